@@ -1,0 +1,60 @@
+"""What can go wrong, by whose fault it is.
+
+    GatewayError
+    |-- CallerError          the request cannot be carried out as it stands; has an HTTP status, a code, and maybe a field
+    |-- StoreError           ours: the database
+    |   |-- DatabaseLocked   another gateway has this file open
+    |   |-- SchemaTooNew     a newer gateway wrote this file
+    |   `-- StoreFull        too many commits are waiting: shed the request
+    |-- VaultError           ours: the key file is missing, unreadable, or not the one that encrypted this database
+    `-- ConfigError          ours: the configuration
+
+A declined payment is a value (`outcome.Declined`), and so is an unknown outcome: neither is an exception.
+"""
+
+
+class GatewayError(Exception):
+    """Root of everything that the gateway raises on purpose."""
+
+
+class CallerError(GatewayError):
+    """The caller's fault. `status` is the HTTP status, `code` is for machines, `param` names the faulty field."""
+
+    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+
+
+class StoreError(GatewayError):
+    pass
+
+
+class DatabaseLocked(StoreError):
+    pass
+
+
+class SchemaTooNew(StoreError):
+    pass
+
+
+class StoreFull(StoreError):
+    pass
+
+
+class VaultError(GatewayError):
+    pass
+
+
+class ConfigError(GatewayError):
+    pass
+
+
+def invalid(param: str, message: str, code: str = "invalid_request") -> CallerError:
+    return CallerError(400, code, f"{param}: {message}", param)
+
+
+def not_found(what: str) -> CallerError:
+    return CallerError(404, "not_found", f"no such {what}")

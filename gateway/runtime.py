@@ -1,0 +1,39 @@
+"""The only file that asks the machine for time, entropy and the loop."""
+
+import os
+import time
+from datetime import UTC, datetime
+
+
+class SystemClock:
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+
+class RandomIds:
+    """48 bits of milliseconds, 80 random bits: the layout of a ULID, in hex."""
+
+    def new(self, prefix: str) -> str:
+        return f"{prefix}_{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def timer_s() -> float:
+    """Monotonic seconds, for durations."""
+    return time.perf_counter()
+
+
+def uniform() -> float:
+    """A draw from [0, 1), for jitter."""
+    return int.from_bytes(os.urandom(7)) / 2**56
+
+
+_second: tuple[int, str] = (-1, "")
+
+
+def rfc3339(at_ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds: 2024-01-15T10:30:00.000Z."""
+    global _second
+    second, ms = divmod(at_ms, 1000)
+    if _second[0] != second:
+        _second = (second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
+    return f"{_second[1]}.{ms:03d}Z"

@@ -1,0 +1,71 @@
+"""Opens the database file: one owner, one schema version, one vault key."""
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+
+from gateway.core.errors import DatabaseLocked, SchemaTooNew, StoreError, VaultError
+
+APPLICATION_ID = 0x50415944  # "PAYD": tells our files from other people's SQLite databases
+MIGRATIONS = ("0001.sql",)  # applied in order; PRAGMA user_version counts them
+
+
+def lock(path: Path) -> int:
+    """Takes the database for this process; returns the lock's descriptor. The kernel frees it when the process dies, however it dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock_path = path.with_name(path.name + ".lock")
+    descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.read(descriptor, 20).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise DatabaseLocked(
+            f"{path}: another gateway (process {owner or 'unknown'}) uses this database; stop it, or choose another file with --db"
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """An autocommit connection. WAL: readers never wait for the writer. FULL: a commit has been fsynced when it returns."""
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+    if not read_only:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA wal_autocheckpoint=4000")  # 16 MiB of log a checkpoint: a hot page is copied back less often
+    connection.execute("PRAGMA cache_size=-32000")  # 32 MB: recent payments are read again within seconds
+    return connection
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Brings the schema up to date. Raises SchemaTooNew for a file of a newer gateway, StoreError for a file that is not ours."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    application_id: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if application_id != APPLICATION_ID and tables:
+        raise StoreError(f"{path}: this SQLite database is not paydrome's; choose another file with --db")
+    if version > len(MIGRATIONS):
+        raise SchemaTooNew(
+            f"{path}: written by a newer paydrome (schema {version}, this one knows up to {len(MIGRATIONS)});"
+            " upgrade paydrome, or choose another file with --db"
+        )
+    for number in range(version, len(MIGRATIONS)):
+        sql = (Path(__file__).parent / MIGRATIONS[number]).read_text()
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {sql}; PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number + 1}; COMMIT;"
+        )
+
+
+def bind_vault_key(connection: sqlite3.Connection, key_id: str, path: Path) -> None:
+    """The first key that opens a database is its key. Raises VaultError for another one: its card numbers could not be read back."""
+    connection.execute("INSERT INTO meta VALUES ('vault_key_id', ?) ON CONFLICT DO NOTHING", (key_id,))
+    (stored,) = connection.execute("SELECT value FROM meta WHERE key='vault_key_id'").fetchone()
+    if stored != key_id:
+        raise VaultError(
+            f"{path}: its card numbers are sealed under vault key {stored}, but the key given is {key_id};"
+            " give the right key file, or choose another file with --db"
+        )

@@ -1,0 +1,292 @@
+"""The store on SQLite: one writer with group commit, reads beside it.
+
+Commits are values, so whatever is waiting when the disk is free goes into one transaction and shares one fsync. The statements run on
+the event loop, as they only touch memory; the COMMIT, which waits for the disk, runs in a thread. (Running the statements in the
+thread, too, makes it fight with the loop for the interpreter's lock at every row.)
+
+Within a batch the conditions are checked in order against the database *and* against what the batch already accepted; one that
+does not hold drops out alone. Only then the rows are written, statement by statement for the whole batch.
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from gateway.core.errors import StoreError, StoreFull
+from gateway.core.payment import Attempt, Payment
+from gateway.ports import (
+    Claim,
+    Commit,
+    Committed,
+    Conflict,
+    Delivery,
+    Done,
+    InFlight,
+    Mismatch,
+    Replay,
+    Response,
+    Transaction,
+)
+from gateway.storage import rows, schema
+
+BATCH_MAX = 256  # bounds the time that one batch keeps the loop: about 20 ms
+WAITING_MAX = 10_000  # commits; more than a second's worth of work that nobody has time for
+PURGE_MAX = 500  # claims a transaction
+
+_Waiting = tuple[Commit, "asyncio.Future[Committed]"]
+
+
+class Batch:
+    """What a group of accepted commits writes."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, int] = {}
+        self.claims: dict[tuple[str, str], Claim] = {}
+        self.payments_new: list[rows.Row] = []
+        self.writes: dict[str, list[rows.Row]] = {}
+
+    def add(self, sql: str, row: rows.Row) -> None:
+        self.writes.setdefault(sql, []).append(row)
+
+    def accept(self, commit: Commit) -> None:
+        if (claim := commit.claim) is not None:
+            self.claims[claim.merchant_id, claim.key] = claim
+            self.add(rows.WRITE_CLAIM, rows.claim_row(claim))
+        new = commit.payment is not None and commit.payment.version == 1
+        if (payment := commit.payment) is not None:
+            self.versions[payment.id] = payment.version
+            if new:
+                self.add(rows.INSERT_PAYMENT, rows.payment_row(payment))
+            else:
+                self.add(rows.UPDATE_PAYMENT, rows.payment_update(payment))
+        if (attempt := commit.attempt) is not None:
+            if new:
+                self.add(rows.INSERT_ATTEMPT, rows.attempt_row(attempt))
+            else:
+                self.add(rows.UPDATE_ATTEMPT, rows.attempt_update(attempt))
+        if (transaction := commit.transaction) is not None:
+            if new:
+                self.add(rows.INSERT_TRANSACTION, rows.transaction_row(transaction))
+            else:
+                self.add(rows.UPDATE_TRANSACTION, rows.transaction_update(transaction))
+        self._append(commit)
+
+    def _append(self, commit: Commit) -> None:
+        if commit.card is not None:
+            self.add(rows.INSERT_CARD, rows.card_row(commit.card))
+        if commit.entry is not None:
+            for row in rows.posting_rows(commit.entry):
+                self.add(rows.INSERT_POSTING, row)
+        for event in commit.events:
+            self.add(rows.INSERT_EVENT, rows.event_row(event))
+        for delivery in commit.deliveries:
+            self.add(rows.WRITE_DELIVERY, rows.delivery_row(delivery))
+        if commit.response is not None:
+            self.add(rows.UPDATE_CLAIM, rows.response_update(commit.response))
+
+
+class SqliteStore:
+    """Use `open`. Belongs to the event loop that is running then."""
+
+    def __init__(self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection, lock: int) -> None:
+        self._path = path
+        self._writer = writer
+        self._reader = reader
+        self._lock = lock
+        self._waiting: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()  # one transaction at a time on the writer's connection
+        self._closing = False
+        self._disk = ThreadPoolExecutor(1, "sqlite-commit")
+        self._payments: int = reader.execute("SELECT count(*) FROM payments").fetchone()[0]
+        self._transactions: int = reader.execute("SELECT count(*) FROM transactions").fetchone()[0]
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    @classmethod
+    def open(cls, path: Path, *, vault_key_id: str) -> "SqliteStore":
+        """Opens or makes the database. Raises DatabaseLocked, SchemaTooNew, VaultError or StoreError, each saying what to do."""
+        try:
+            lock = schema.lock(path)
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}; choose another file with --db") from error
+        try:
+            writer = schema.connect(path, read_only=False)
+            schema.migrate(writer, path)
+            schema.bind_vault_key(writer, vault_key_id, path)
+            return cls(path, writer, schema.connect(path, read_only=True), lock)
+        except sqlite3.Error as error:
+            os.close(lock)
+            raise StoreError(f"{path}: {error}") from error
+        except BaseException:
+            os.close(lock)
+            raise
+
+    async def commit(self, commit: Commit) -> Committed:
+        if self._closing:
+            raise StoreError("the store is closed")
+        if len(self._waiting) >= WAITING_MAX:
+            raise StoreFull(f"{WAITING_MAX} commits are waiting for the disk")
+        future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+        self._waiting.append((commit, future))
+        self._wake.set()
+        return await future
+
+    async def close(self) -> None:
+        self._closing = True
+        self._wake.set()
+        await self._task
+        self._disk.shutdown()
+        self._writer.close()
+        self._reader.close()
+        os.close(self._lock)
+
+    # Writing
+
+    async def _run(self) -> None:
+        while True:
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            batch = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
+            async with self._writing:
+                await self._write(batch)
+
+    async def _write(self, group: Sequence[_Waiting]) -> None:
+        try:
+            results = self._statements([commit for commit, _ in group])
+            await asyncio.get_running_loop().run_in_executor(self._disk, self._writer.execute, "COMMIT")
+        except (sqlite3.Error, UnicodeError, OverflowError) as error:
+            self._rollback()
+            await self._recover(group, error)
+            return
+        for (commit, future), result in zip(group, results, strict=True):
+            if isinstance(result, Done) and commit.payment is not None and commit.payment.version == 1:
+                self._payments += 1
+                self._transactions += commit.transaction is not None
+            if not future.done():  # its caller may have been cancelled; the commit stands
+                future.set_result(result)
+
+    async def _recover(self, group: Sequence[_Waiting], error: Exception) -> None:
+        """A batch failed: try its commits one by one, so that one that cannot be written leaves the others whole."""
+        if len(group) > 1:
+            for waiting in group:
+                await self._write([waiting])
+            return
+        commit, future = group[0]
+        if future.done():
+            return
+        first = commit.payment is not None and commit.payment.version == 1
+        if isinstance(error, sqlite3.IntegrityError) and first:
+            future.set_result(Conflict())
+        else:
+            future.set_exception(StoreError(f"{self._path}: {error}"))
+
+    def _statements(self, commits: Sequence[Commit]) -> list[Committed]:
+        self._writer.execute("BEGIN IMMEDIATE")
+        batch = Batch()
+        results = []
+        for commit in commits:
+            refusal = self._refusal(commit, batch)
+            if refusal is None:
+                batch.accept(commit)
+            results.append(refusal or Done())
+        for sql, parameters in batch.writes.items():
+            self._writer.executemany(sql, parameters)
+        return results
+
+    def _rollback(self) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+
+    def _refusal(self, commit: Commit, batch: Batch) -> Committed | None:
+        """What does not hold for this commit; None if all holds."""
+        if commit.claim is not None and (refusal := self._claim_refusal(commit.claim, batch)) is not None:
+            return refusal
+        payment = commit.payment
+        if payment is None:
+            return None
+        version = batch.versions.get(payment.id)
+        if version is None and payment.version > 1:
+            row = self._writer.execute("SELECT version FROM payments WHERE id=?", (payment.id,)).fetchone()
+            version = row[0] if row else 0
+        return None if (version or 0) == payment.version - 1 else Conflict()
+
+    def _claim_refusal(self, claim: Claim, batch: Batch) -> Committed | None:
+        staged = batch.claims.get((claim.merchant_id, claim.key))
+        if staged is not None:
+            return InFlight(staged.payment_id) if staged.fingerprint == claim.fingerprint else Mismatch()
+        row = self._writer.execute(
+            "SELECT fingerprint, payment_id, response_status, response_body FROM claims"
+            " WHERE merchant_id=? AND key=? AND created_at_ms>=?",
+            (claim.merchant_id, claim.key, claim.expired_before_ms),
+        ).fetchone()
+        if row is None:
+            return None
+        fingerprint, payment_id, status, body = row
+        if fingerprint != claim.fingerprint:
+            return Mismatch()
+        return InFlight(payment_id) if status is None else Replay(Response(status, body))
+
+    # Maintenance: on the same connection, between batches
+
+    async def wake_intents(self, now_ms: int) -> int:
+        return await self._maintain("UPDATE attempts SET due_at_ms=? WHERE due_at_ms IS NOT NULL AND state='intent'", (now_ms,))
+
+    async def purge_claims(self, created_before_ms: int) -> int:
+        sql = (
+            f"DELETE FROM claims WHERE created_at_ms<? AND rowid IN (SELECT rowid FROM claims ORDER BY rowid LIMIT {PURGE_MAX})"  # noqa: S608 - a constant
+        )
+        return await self._maintain(sql, (created_before_ms,))
+
+    async def _maintain(self, sql: str, parameters: rows.Row) -> int:
+        """One statement in a transaction of its own. Returns the rows changed."""
+        async with self._writing:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._disk, lambda: self._writer.execute(sql, parameters).rowcount)
+
+    # Reading
+
+    def payment(self, payment_id: str) -> Payment | None:
+        row = self._reader.execute("SELECT * FROM payments WHERE id=?", (payment_id,)).fetchone()
+        return rows.payment(row) if row else None
+
+    def attempt(self, reference: str) -> Attempt | None:
+        row = self._reader.execute("SELECT * FROM attempts WHERE reference=?", (reference,)).fetchone()
+        return rows.attempt(row) if row else None
+
+    def attempt_of(self, payment_id: str) -> Attempt | None:
+        prefix = f"att_{payment_id.removeprefix('pay_')}_"
+        sql = "SELECT * FROM attempts WHERE reference>? AND reference<? ORDER BY reference DESC LIMIT 1"
+        row = self._reader.execute(sql, (prefix, prefix + "~")).fetchone()
+        return rows.attempt(row) if row else None
+
+    def transaction(self, transaction_id: str) -> Transaction | None:
+        row = self._reader.execute("SELECT * FROM transactions WHERE id=?", (transaction_id,)).fetchone()
+        return rows.transaction(row) if row else None
+
+    def due_attempts(self, now_ms: int, limit: int) -> list[Attempt]:
+        sql = "SELECT * FROM attempts WHERE due_at_ms<=? ORDER BY due_at_ms LIMIT ?"
+        return [rows.attempt(row) for row in self._reader.execute(sql, (now_ms, limit))]
+
+    def due_deliveries(self, endpoint_id: str, now_ms: int, limit: int) -> list[tuple[Delivery, bytes]]:
+        sql = (
+            "SELECT d.*, e.body FROM deliveries d JOIN events e ON e.payment_id=d.payment_id AND e.sequence=d.sequence"
+            " WHERE d.endpoint_id=? AND d.due_at_ms<=? AND NOT EXISTS (SELECT 1 FROM deliveries b WHERE b.endpoint_id=d.endpoint_id"
+            " AND b.payment_id=d.payment_id AND b.sequence<d.sequence AND b.due_at_ms IS NOT NULL) ORDER BY d.due_at_ms LIMIT ?"
+        )
+        return [(rows.delivery(row[:-1]), row[-1]) for row in self._reader.execute(sql, (endpoint_id, now_ms, limit))]
+
+    def pending_deliveries(self, endpoint_id: str) -> int:
+        sql = "SELECT count(*) FROM deliveries WHERE endpoint_id=? AND due_at_ms IS NOT NULL"
+        count: int = self._reader.execute(sql, (endpoint_id,)).fetchone()[0]
+        return count
+
+    def totals(self) -> tuple[int, int]:
+        return self._payments, self._transactions
