@@ -206,4 +206,4 @@ def payment_data(payment: Payment, *, updated: bool = False) -> PaymentData:
 
 def render(payment: Payment) -> Response:
     """The answer to process, which is stored before it is sent."""
-    return Response(201, wire.encode(wire.Success(payment_data(payment))))
+    return Response(201, wire.encode(wire.Success(True, payment_data(payment))))

@@ -28,8 +28,8 @@ class Request(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
 
 
 class Success(msgspec.Struct, frozen=True):
+    success: bool
     data: object
-    success: bool = True
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,7 +56,7 @@ encode = msgspec.json.Encoder().encode
 
 
 def success(data: object, *, status: int = 200) -> web.Response:
-    return json_response(encode(Success(data)), status)
+    return json_response(encode(Success(True, data)), status)
 
 
 def json_response(body: bytes, status: int) -> web.Response:

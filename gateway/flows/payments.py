@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, assert_never
 
 import msgspec
+import structlog
 
 from gateway.config import Recovery
 from gateway.core import cards
@@ -44,6 +45,8 @@ OVERDUE_GRACE_MS = 30_000  # beyond the provider's own expiry, before we cancel 
 
 # How long customers get. NPCI lets a collect request live 5 minutes by default; bank sessions end after a quarter of an hour.
 LIFETIME_MS: dict[Method, int] = {"card": 60_000, "upi": 300_000, "netbanking": 900_000}
+
+log = structlog.get_logger("gateway.payments")
 
 Render = Callable[[Payment], Response]
 Respond = Callable[[Payment], StoredResponse]
@@ -150,6 +153,8 @@ class Payments:
         outcome = await channel.provider.create(
             begun.payment, begun.attempt, order.instrument, deadline_s=channel.timeout_ms / 1000
         )
+        if isinstance(outcome, Unknown | NotSent):
+            log.warning("provider.no_answer", payment_id=begun.payment.id, method=order.method, outcome=outcome)
         respond: Respond | None = None
         if key is not None:
             respond = lambda payment: StoredResponse(order.merchant_id, key.key, render(payment))  # noqa: E731 - closes over three names

@@ -1,0 +1,99 @@
+"""What the dialects share: the fields of a create call, and what opening a charge results in.
+
+Each dialect is one module with a `DIALECT`, all pure; `app.py` registers them.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Generic, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from simulators.behaviour import Draw, LatencyTable, Mix
+from simulators.charges import Charge
+
+AMOUNT_MAX = 10**15  # far beyond any payment, far below where a sum of them could leave 64 bits
+EXPIRES_MS_MAX = 24 * 3_600_000
+
+# `\Z`, not `$`: `$` would let a trailing line break through.
+REFERENCE = r"^[A-Za-z0-9_-]{1,64}\Z"
+Reference = Annotated[str, Meta(pattern=REFERENCE)]
+Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
+Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")]
+Text = Annotated[str, Meta(min_length=1, max_length=255)]  # printable: see `Create.__post_init__`
+Url = Annotated[str, Meta(pattern=r"^https?://[^\x00-\x20\x7f-\U0010ffff\"<>\\/?#][^\x00-\x20\x7f-\U0010ffff\"<>\\]{0,2000}\Z")]
+ExpiresInMs = Annotated[int, Meta(ge=1, le=EXPIRES_MS_MAX)]
+
+
+class Create(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """The fields that every create call has."""
+
+    reference: Reference
+    amount: Amount
+    currency: Currency
+    merchantID: Text
+    orderID: Text | None = None
+
+    def __post_init__(self) -> None:
+        if not self.merchantID.isprintable():  # a tenth of the cost of a pattern
+            raise ValueError("merchantID: contains a control character")
+        if self.orderID is not None and not self.orderID.isprintable():
+            raise ValueError("orderID: contains a control character")
+
+
+C = TypeVar("C", bound=Create)
+
+
+class Conduct(NamedTuple):
+    """How a provider and its customers behave, ready to draw from."""
+
+    mix: Mix
+    customer_delay: LatencyTable | None = None
+    customer_acts: bool = False
+
+
+class Waiting(msgspec.Struct, frozen=True, gc=False):
+    """What a pending charge waits for. `decision` is the simulated customer's, `None` where none will act."""
+
+    callback_url: str
+    merchant_id: str
+    expires_in_ms: int
+    decision: str | None
+    decides_in_ms: int
+    bank_code: str = ""
+    return_url: str | None = None
+
+
+class Opening(msgspec.Struct, frozen=True, gc=False):
+    """A new charge. `moved` is the money that it moves at once."""
+
+    charge: Charge
+    moved: int = 0
+    waiting: Waiting | None = None
+    answer_lost: bool = False
+
+
+class Dialect(NamedTuple, Generic[C]):
+    """One kind of provider. `open_charge(request, conduct, draw, now_ms, host)` decides what becomes of a new reference; `host`
+    is where the caller reached the simulators."""
+
+    name: str
+    collection: str  # the last part of the create call's path
+    create: type[C]
+    open_charge: Callable[[C, Conduct, Draw, int, str], Opening]
+    expired: str = ""  # the response code of an expired charge; cards are never pending
+
+
+def provider_id(provider: str, draw: Draw) -> str:
+    """The provider's own id of a charge."""
+    return f"{provider}_{draw.identity:016x}"
+
+
+def rrn(draw: Draw) -> str:
+    """The retrieval reference number: 12 digits."""
+    return f"{draw.numbers % 10**12:012d}"
+
+
+def authorization_code(draw: Draw) -> str:
+    """The issuer's authorization code: 6 digits."""
+    return f"{draw.numbers // 10**12 % 10**6:06d}"

@@ -1,0 +1,196 @@
+"""The `paydrome` command. What it does is in run.py and up.py; they are imported late, so that --help is there at once."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from loadtests.scenario import Scenario
+
+EXIT_OK, EXIT_ERROR, EXIT_USAGE = 0, 1, 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells count
+DEFAULT_PORT = 8080
+SEED_MAX = 2**63 - 1
+
+DESCRIPTION = "A proving ground for payment systems: runs load through a gateway, and judges speed and money."
+EPILOG = """\
+examples:
+  paydrome run baseline                     10 500 payments a minute through the whole stack, and a verdict
+  paydrome run smoke --seed 7               the same in five seconds, with other payments
+  paydrome run my.toml --target http://10.0.0.5:8080 --key sk_test_... --merchant merchant_9
+                                            against your own gateway
+  paydrome up                               gateway and simulated providers for trying things out
+  paydrome check my.toml                    is this scenario file right?
+
+exit codes:
+  0 passed   1 error   2 wrong command line or scenario   96 a money invariant is broken
+  97 invalid: the load generator was the limit   99 targets missed   130 interrupted
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    commands = {"run": _run, "up": _up, "scenarios": _scenarios, "check": _check}
+    return commands[options.command](options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="paydrome", description=DESCRIPTION, epilog=EPILOG, formatter_class=shape)
+    parser.add_argument("--version", action="version", version=f"paydrome {metadata.version('paydrome')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="run a scenario and judge it", description="Run a scenario and judge it."))
+    _add_up(
+        commands.add_parser("up", help="start gateway and simulators for people", description="Start gateway and simulators.")
+    )
+    commands.add_parser("scenarios", help="list the scenarios that come with paydrome")
+    check = commands.add_parser("check", help="check a scenario file")
+    check.add_argument("scenario", metavar="FILE", help="path of a file, or the name of a shipped scenario")
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scenario", metavar="SCENARIO", help="name of a shipped scenario, or path of a file")
+    parser.add_argument(
+        "--target", type=_url, metavar="URL", help="base URL of a gateway that runs already (default: start our own)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where results go (default: runs/SCENARIO-TIME); must be new or empty"
+    )
+    parser.add_argument("--seed", type=_seed, metavar="N", help="instead of the scenario's own")
+    parser.add_argument("--key", help="API key, with --target (default: the sandbox key)")
+    parser.add_argument("--merchant", metavar="ID", help="merchantID to pay, with --target (default: merchant_123)")
+
+
+def _add_up(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scenario", default="sandbox", metavar="S", help="how the simulators behave (default: sandbox)")
+    parser.add_argument(
+        "--port", type=_port, default=DEFAULT_PORT, metavar="N", help="of the gateway; 0: any free one (default: 8080)"
+    )
+    parser.add_argument("--db", type=Path, metavar="FILE", help="database (default: kept in the platform's state directory)")
+    parser.add_argument("--json", action="store_true", help="print one JSON line once ready, and nothing else")
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.target is None and (options.key or options.merchant):
+        _refuse("--key and --merchant are for a foreign gateway: give its --target too")
+    scenario = _load(options.scenario)
+    out = options.out or Path("runs") / f"{scenario.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        _refuse(f"--out {out}: is not an empty folder; results are never overwritten")
+    from loadtests import run
+    from loadtests.report.terminal import console
+    from loadtests.stack import MERCHANT_ID, MERCHANT_KEY
+
+    order = run.Order(
+        scenario=scenario,
+        named=options.scenario,
+        seed=scenario.seed if options.seed is None else options.seed,
+        out=out,
+        target=options.target,
+        key=options.key or MERCHANT_KEY,
+        merchant_id=options.merchant or MERCHANT_ID,
+    )
+    try:
+        return asyncio.run(_cancelled_by_sigterm(run.run(order, console())))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print(f"\ninterrupted; everything was stopped, and what there is of this run is in {out}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except _errors() as error:
+        return _failed(error, f"what there is of this run is in {out}" if out.exists() else "")
+
+
+def _up(options: argparse.Namespace) -> int:
+    scenario = _load(options.scenario)
+    from loadtests import up
+
+    try:
+        return asyncio.run(up.up(up.Order(scenario=scenario, port=options.port, db=options.db, as_json=options.json)))
+    except _errors() as error:
+        return _failed(error)
+
+
+def _scenarios(_: argparse.Namespace) -> int:
+    from loadtests.scenario import shipped
+
+    for scenario in shipped():
+        print(f"{scenario.name:14} {scenario.description}")
+    print("\nRun one with `paydrome run NAME`; `paydrome check NAME` shows its numbers.")
+    return EXIT_OK
+
+
+def _check(options: argparse.Namespace) -> int:
+    scenario = _load(options.scenario)
+    traffic = scenario.traffic
+    mix = ", ".join(f"{getattr(traffic.mix, method):.0%} {method}" for method in traffic.mix.__struct_fields__)
+    print(f"{options.scenario}: ok")
+    print(f"  {scenario.name}: {scenario.description}")
+    print(f"  {traffic.rate} for {traffic.duration} after {traffic.warm_up} of warm-up, {traffic.arrivals} arrivals, {mix}")
+    return EXIT_OK
+
+
+def _load(name_or_path: str) -> Scenario:
+    from loadtests import scenario
+
+    try:
+        return scenario.load(name_or_path)
+    except scenario.ScenarioError as error:
+        _refuse(str(error))
+
+
+async def _cancelled_by_sigterm(work: Coroutine[None, None, int]) -> int:
+    """SIGTERM ends a run as Ctrl-C does, so that no child outlives it."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What can go wrong outside of us: each says what, where, and what to do. Anything else is a bug, and shows itself as one."""
+    from loadtests.child import ChildError
+    from loadtests.collect import TargetError
+    from loadtests.evidence import EvidenceError
+    from loadtests.generator import GeneratorError
+    from loadtests.stack import StackError
+
+    return (ChildError, TargetError, EvidenceError, GeneratorError, StackError, OSError)
+
+
+def _failed(error: Exception, hint: str = "") -> int:
+    print(f"paydrome: {error}" + (f"\n{hint}" if hint else ""), file=sys.stderr)
+    return EXIT_ERROR
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"paydrome: {reason}", file=sys.stderr)
+    sys.exit(EXIT_USAGE)
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a URL such as http://127.0.0.1:8080")
+    return text.rstrip("/")
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= SEED_MAX):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed (0 to {SEED_MAX})")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65_535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
+    return int(text)

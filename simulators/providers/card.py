@@ -1,0 +1,98 @@
+"""The card acquirer: answers at once, approved or declined with an ISO 8583 field 39 code.
+
+It speaks no 3-D Secure: test cards that want it are declined with 1A (additional authentication required). Test cards
+with a fixed fate are in `magic.py`; an invalid number is declined with 14, a card of the past with 54, and all others
+follow the mix.
+"""
+
+import time
+from functools import lru_cache
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta
+
+from simulators.behaviour import Draw
+from simulators.charges import Charge
+from simulators.magic import APPROVED, CARD_CODES
+from simulators.providers import Conduct, Create, Dialect, Opening, Text, authorization_code, provider_id, rrn
+
+INVALID_CARD = "14"
+EXPIRED_CARD = "54"
+DAY_MS = 86_400_000
+_DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")  # doubling a digit and adding up the digits of the result
+
+
+class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """Card data of a create call. It is used for the decision and kept nowhere."""
+
+    number: Annotated[str, Meta(min_length=12, max_length=19)]
+    expiryMonth: Annotated[str, Meta(min_length=1, max_length=2)]
+    expiryYear: Annotated[str, Meta(min_length=2, max_length=4)]
+    cvv: Annotated[str, Meta(min_length=3, max_length=4)]
+    holderName: Text | None = None
+
+    def __post_init__(self) -> None:
+        if not _digits(self.number + self.expiryMonth + self.expiryYear + self.cvv):  # one look instead of four patterns
+            name = next(name for name in self.__struct_fields__ if not _digits(getattr(self, name)))
+            raise ValueError(f"{name}: must be digits")
+        if not 1 <= int(self.expiryMonth) <= 12:
+            raise ValueError("expiryMonth: must be 1 to 12")
+
+    def __repr__(self) -> str:
+        return "Card(...)"  # card data must not reach a log by way of a repr
+
+
+class CreateCharge(Create, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """`POST /card/charges`."""
+
+    card: Card
+
+
+def open_charge(request: CreateCharge, conduct: Conduct, draw: Draw, now_ms: int, _host: str) -> Opening:
+    """Authorizes and captures in one step."""
+    code = forced_code(request.card, now_ms) or conduct.mix.pick(draw.outcome)
+    approved = code == APPROVED
+    charge = Charge(
+        request.reference,
+        provider_id("card", draw),
+        "approved" if approved else "declined",
+        code,
+        request.amount,
+        request.currency,
+        now_ms,
+        now_ms,
+        rrn(draw) if approved else UNSET,
+        authorization_code(draw) if approved else UNSET,
+    )
+    return Opening(charge, request.amount if approved else 0)
+
+
+def forced_code(card: Card, now_ms: int) -> str | None:
+    """The code that the card itself forces, `None` where the mix decides."""
+    if not luhn_valid(card.number):
+        return INVALID_CARD
+    year = int(card.expiryYear)
+    if (year if year > 99 else 2000 + year, int(card.expiryMonth)) < _month_of_day(now_ms // DAY_MS):
+        return EXPIRED_CARD
+    return CARD_CODES.get(card.number)
+
+
+def luhn_valid(number: str) -> bool:
+    """Whether a card number's last digit is its Luhn check digit (ISO/IEC 7812-1, annex B)."""
+    digits = number.encode()
+    total = sum(digits[::-2]) + sum(digits[-2::-2].translate(_DOUBLED))
+    return (total - ord("0") * len(digits)) % 10 == 0
+
+
+def _digits(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
+@lru_cache(maxsize=4)
+def _month_of_day(day: int) -> tuple[int, int]:
+    today = time.gmtime(day * DAY_MS // 1000)
+    return today.tm_year, today.tm_mon
+
+
+DIALECT = Dialect("card", "charges", CreateCharge, open_charge)

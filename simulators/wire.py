@@ -1,0 +1,60 @@
+"""Reading requests, and refusing bad ones in JSON with a clear sentence."""
+
+import re
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from simulators.config import locate
+from simulators.provider import error_body
+from simulators.providers import REFERENCE
+
+T = TypeVar("T")
+
+BODY_BYTES_MAX = 256 * 1024  # a charge has 500 bytes, a webhook 1 kB
+DELAY_HEADER = "X-Paydrome-Delay-Ms"
+FAULT_HEADER = "X-Paydrome-Fault"
+JSON = {"Content-Type": "application/json", DELAY_HEADER: "0"}
+_REFERENCE = re.compile(REFERENCE)
+
+
+class Refused(web.HTTPException):
+    """Raised by a handler, it becomes the answer: `{"error": sentence, "code": code}`."""
+
+    def __init__(self, status: int, code: str, sentence: str, *, allow: str | None = None) -> None:
+        self.status_code = status
+        headers = {DELAY_HEADER: "0"} | ({"Allow": allow} if allow else {})
+        super().__init__(text=error_body(code, sentence).decode(), content_type="application/json", headers=headers)
+
+
+async def read(request: web.BaseRequest) -> bytes:
+    """The body. Raises Refused (413) if it is too large."""
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large() from None
+
+
+async def decode(request: web.BaseRequest, decoder: msgspec.json.Decoder[T]) -> T:
+    """The JSON body as the decoder's type. Raises Refused (400, 413)."""
+    try:
+        return decoder.decode(await request.read())
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large() from None
+    except msgspec.ValidationError as error:
+        field, reason = locate(error)
+        raise Refused(400, "invalid_request", f"{field}: {reason}" if field else reason) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(400, "invalid_request", f"the body is not valid JSON: {error}") from None
+
+
+def check_reference(reference: str) -> str:
+    """The reference of a path, if it is one. Raises Refused (400)."""
+    if not _REFERENCE.match(reference):
+        raise Refused(400, "invalid_request", "reference: must be 1 to 64 of A-Z a-z 0-9 _ -")
+    return reference
+
+
+def _too_large() -> Refused:
+    return Refused(413, "too_large", f"the body is larger than {BODY_BYTES_MAX} bytes")

@@ -1,0 +1,425 @@
+"""Each invariant has violations planted into healthy evidence, one at a time, and must find exactly those."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from loadtests.auditor import NAMED_MAX, Invariant, audit, success
+from loadtests.evidence import Ack, Evidence, GatewayRecords, Haystack, JournalEntry, Posting, Sent, StatusAnswer
+
+Rows = list[Any]
+Plant = Callable[[Evidence], Evidence]
+
+
+def gateway(evidence: Evidence, table: str, edit: Callable[[list[Any]], list[Any]]) -> Evidence:
+    """The evidence with one table of the gateway edited."""
+    assert evidence.gateway is not None
+    rows = tuple(edit(list(getattr(evidence.gateway, table))))
+    return msgspec.structs.replace(evidence, gateway=msgspec.structs.replace(evidence.gateway, **{table: rows}))
+
+
+def journal(evidence: Evidence, edit: Callable[[list[JournalEntry]], list[JournalEntry]]) -> Evidence:
+    return msgspec.structs.replace(evidence, journal=tuple(edit(list(evidence.journal or ()))))
+
+
+def acks(evidence: Evidence, edit: Callable[[list[Ack]], list[Ack]]) -> Evidence:
+    """The evidence with other client notes; the generator's counts follow, as if it had measured them."""
+    edited = edit(list(evidence.acks))
+    statuses = Counter(ack.httpStatus for ack in edited)
+    counts = Sent(len(edited), len(edited), 0, {"answered": len(edited) - statuses[0], "timeout": statuses[0]}, statuses)
+    return msgspec.structs.replace(evidence, acks=tuple(edited), sent=counts)
+
+
+def changed(rows: list[Any], *, where: dict[str, Any], **changes: Any) -> list[Any]:
+    """`rows` with changes to those that match `where`; at least one must, or the test would plant nothing."""
+    matches = [all(getattr(row, name) == value for name, value in where.items()) for row in rows]
+    assert any(matches), f"no row has {where}"
+    return [msgspec.structs.replace(row, **changes) if match else row for row, match in zip(rows, matches, strict=True)]
+
+
+def without(rows: list[Any], **where: Any) -> list[Any]:
+    kept = [row for row in rows if not all(getattr(row, name) == value for name, value in where.items())]
+    assert len(kept) < len(rows), f"no row has {where}"
+    return kept
+
+
+def copied(rows: list[Any], *, where: dict[str, Any], **changes: Any) -> list[Any]:
+    """`rows` and, at the end, changed copies of those that match."""
+    matching = [row for row in rows if all(getattr(row, name) == value for name, value in where.items())]
+    return rows + changed(matching, where=where, **changes)
+
+
+def broken(evidence: Evidence) -> dict[int, str]:
+    """Number and first violation of each invariant that does not hold."""
+    return {found.number: found.violations[0] for found in audit(evidence) if found.ok is False}
+
+
+def number(evidence: Evidence, wanted: int) -> Invariant:
+    return next(found for found in audit(evidence) if found.number == wanted)
+
+
+def more(evidence: Evidence, provider: str, operation: str, reference: str, status: str | None, **fields: Any) -> Evidence:
+    """The evidence with one more entry at the end of the journal."""
+    charge = {"amount": 1000, "currency": "INR"} if status else {}
+    entry = {"seq": len(evidence.journal or ()) + 1, "at": 9_000, "provider": provider, "operation": operation}
+    return journal(
+        evidence, lambda rows: [*rows, JournalEntry(**{**entry, "reference": reference, "status": status, **charge, **fields})]
+    )
+
+
+def second_charge(evidence: Evidence, name: str) -> Evidence:
+    """A gateway that took a read timeout for a failure, and tried again under a new reference."""
+    twice = more(evidence, "card", "create", f"{name}_2", "approved", moved=1000)
+    return gateway(twice, "attempts", lambda rows: copied(rows, where={"reference": f"{name}_1"}, reference=f"{name}_2"))
+
+
+def entry_with(*postings: Posting) -> Plant:
+    return lambda healthy: gateway(
+        healthy, "entries", lambda rows: changed(rows, where={"entryID": "ent_card"}, postings=postings)
+    )
+
+
+def posting(account: str, *, debit: int = 0, credit: int = 0, currency: str = "INR") -> Posting:
+    return Posting(account, currency, debit, credit)
+
+
+def row(table: str, where: dict[str, Any], **changes: Any) -> Plant:
+    return lambda healthy: gateway(healthy, table, lambda rows: changed(rows, where=where, **changes))
+
+
+def no_row(table: str, **where: Any) -> Plant:
+    return lambda healthy: gateway(healthy, table, lambda rows: without(rows, **where))
+
+
+def entry(where: dict[str, Any], **changes: Any) -> Plant:
+    return lambda healthy: journal(healthy, lambda rows: changed(rows, where=where, **changes))
+
+
+def ack(where: dict[str, Any], **changes: Any) -> Plant:
+    return lambda healthy: acks(healthy, lambda rows: changed(rows, where=where, **changes))
+
+
+def sent(**changes: Any) -> Plant:
+    return lambda healthy: msgspec.structs.replace(healthy, sent=msgspec.structs.replace(healthy.sent, **changes))
+
+
+def stored(name: str, content: bytes) -> Plant:
+    return lambda healthy: msgspec.structs.replace(healthy, haystacks=(*healthy.haystacks, Haystack(name, content)))
+
+
+def both(*plants: Plant) -> Plant:
+    def plant(evidence: Evidence) -> Evidence:
+        for one in plants:
+            evidence = one(evidence)
+        return evidence
+
+    return plant
+
+
+RECEIVABLE, PAYABLE = posting("receivable:card", debit=1000), posting("payable:merchant_123", credit=1000)
+WEBHOOK = {"webhookID": "evt_card_2"}
+EVENT_1 = {"eventID": "evt_card_1"}
+DUPLICATE = {"key": "key_card", "duplicate": True}
+
+# What is planted, and for each invariant that it breaks a part of the first violation: the ids must be in it.
+PLANTED: dict[str, tuple[Plant, dict[int, str]]] = {
+    "an unbalanced entry": (
+        entry_with(RECEIVABLE, posting("payable:m", credit=999)),
+        {1: "entry ent_card of payment pay_card"},
+    ),
+    "a balance across two currencies": (
+        entry_with(RECEIVABLE, posting("payable:m", credit=1000, currency="USD")),
+        {1: "ent_card"},
+    ),
+    "a negative posting": (entry_with(RECEIVABLE, posting("payable:m", debit=-1000)), {1: "negative amount to payable:m"}),
+    "an entry without postings": (entry_with(), {1: "ent_card", 3: "pay_card"}),
+    "a second charge under a new reference": (lambda e: second_charge(e, "card"), {2: "card_1 x 1, card_2 x 1", 3: "pay_card"}),
+    "a second charge for a payment without a key": (
+        both(no_row("idempotency", key="key_lost"), lambda e: second_charge(e, "lost")),
+        {2: "payment pay_lost: charged more than once", 3: "2000 moved"},
+    ),
+    "a second charge under the same reference": (
+        lambda e: more(e, "card", "create", "card_1", "approved", moved=1000),
+        {2: "card_1 x 2", 3: "2000 moved"},
+    ),
+    "one key, two payments": (ack(DUPLICATE, paymentID="pay_lost"), {2: "key_card"}),
+    "one key, two answers": (ack(DUPLICATE, bodySha256="other"), {2: "key_card", 8: "key_card"}),
+    "money that moved for a failed payment": (
+        entry({"reference": "declined_1"}, status="approved", moved=1000),
+        {3: "pay_declined (failed): captured 0 INR in the gateway, 1000 moved", 5: "declined_1"},
+    ),
+    "captured less than what moved": (row("payments", {"paymentID": "pay_card"}, capturedAmount=900), {3: "pay_card"}),
+    "captured and not booked": (
+        no_row("entries", entryID="ent_upi"),
+        {3: "pay_upi (completed): captured 1000 INR, but the books say 0"},
+    ),
+    "more captured than asked for": (
+        both(
+            row("payments", {"paymentID": "pay_card"}, capturedAmount=2000),
+            entry({"reference": "card_1"}, moved=2000),
+            entry_with(posting("receivable:card", debit=2000), posting("payable:m", credit=2000)),
+        ),
+        {3: "2000 INR of an amount of 1000"},
+    ),
+    "completed, and nothing captured": (
+        row("payments", {"paymentID": "pay_unsent"}, status="completed"),
+        {3: "pay_unsent", 8: "pay_unsent"},
+    ),
+    "a charge that the gateway does not know": (
+        lambda e: more(e, "card", "create", "ghost_1", "approved", moved=1000),
+        {5: "charge ghost_1 at card (approved, 1000 INR, 1000 moved)"},
+    ),
+    "a known reference at another provider": (lambda e: more(e, "upi", "create", "card_1", "pending"), {5: "card_1 at upi"}),
+    "another amount at the provider": (row("attempts", {"reference": "card_1"}, amount=1100), {5: "card_1"}),
+    "another currency at the provider": (entry({"reference": "card_1"}, currency="USD"), {5: "at the provider over 1000 USD"}),
+    "approved here, declined there": (row("attempts", {"reference": "declined_1"}, state="succeeded"), {5: "declined_1"}),
+    "approved here, expired there": (row("attempts", {"reference": "expired_1"}, state="succeeded"), {5: "expired_1"}),
+    "declined here, approved there": (row("attempts", {"reference": "card_1"}, state="declined"), {5: "card_1"}),
+    "approved, and never sent": (
+        row("attempts", {"reference": "unsent_1"}, state="succeeded"),
+        {5: "never reached the provider"},
+    ),
+    "pending, and never sent": (row("attempts", {"reference": "unsent_1"}, state="pending"), {5: "unsent_1", 6: "unsent_1"}),
+    "an attempt of no payment": (no_row("payments", paymentID="pay_unavailable"), {5: "unavailable_1", 8: "pay_unavailable"}),
+    "a reference used twice": (
+        lambda e: gateway(e, "attempts", lambda rows: copied(rows, where={"reference": "declined_1"}, createdAt=1)),
+        {5: "reference declined_1 is used by more than one attempt"},
+    ),
+    **{
+        f"an attempt that is still {state}": (
+            row("attempts", {"reference": "lost_1"}, state=state),
+            {6: f"lost_1 of payment pay_lost is still {state}"},
+        )
+        for state in ("intent", "sent", "unknown", "reversing")
+    },
+    "pending, though the customer decided": (
+        row("attempts", {"reference": "upi_1"}, state="pending"),
+        {5: "upi_1", 6: "upi_1"},
+    ),
+    "a payment that nobody works on": (
+        row("payments", {"paymentID": "pay_unavailable"}, status="processing"),
+        {6: "pay_unavailable is stuck"},
+    ),
+    "acknowledged, and lost": (ack({"key": "key_unsent"}, paymentID="pay_ghost"), {2: "key_unsent", 8: "pay_ghost"}),
+    "acknowledged as completed, and failed": (
+        ack({"key": "key_declined", "duplicate": False}, status="completed"),
+        {8: "pay_declined"},
+    ),
+    "acknowledged as failed, and completed": (ack(DUPLICATE, status="failed"), {8: "pay_card"}),
+    "acknowledged with another amount": (
+        ack({"key": "key_upi"}, amount=999),
+        {8: "asked for 999 INR, the gateway has 1000 INR"},
+    ),
+    "acknowledged with another method": (ack({"key": "key_upi"}, method="card"), {8: "pay_upi"}),
+    "acknowledged to another merchant": (ack({"key": "key_upi"}, merchantID="merchant_2"), {8: "pay_upi"}),
+    "acknowledged without a payment": (ack({"key": "key_upi"}, paymentID=None), {8: "key_upi"}),
+    "accepted, and refused when repeated": (ack(DUPLICATE, httpStatus=422, paymentID=None, status=None), {8: "key_card"}),
+    "rejected, and charged": (ack({"key": "key_lost"}, httpStatus=400), {8: "key_lost"}),
+    "an event without a delivery": (
+        no_row("deliveries", eventID="evt_card_2"),
+        {9: "evt_card_2 (payment.completed of payment pay_card)"},
+    ),
+    "a delivery that is still waiting": (row("deliveries", {"eventID": "evt_card_2"}, state="pending"), {9: "evt_card_2"}),
+    "marked delivered, and never received": (lambda e: journal(e, lambda rows: without(rows, **WEBHOOK)), {9: "evt_card_2"}),
+    "a webhook with a bad signature": (entry(WEBHOOK, signatureValid=False), {9: "webhook evt_card_2: the signature"}),
+    "a webhook whose body changes": (
+        lambda e: journal(e, lambda rows: copied(rows, where=WEBHOOK, body=msgspec.Raw(b'{"id":"evt_card_2"}'))),
+        {9: "evt_card_2 came with 2 different bodies"},
+    ),
+    "a webhook that tells of something else": (
+        entry(
+            WEBHOOK,
+            body=msgspec.Raw(b'{"id":"evt_card_2","event":"payment.completed","sequence":2,"data":{"paymentID":"pay_upi"}}'),
+        ),
+        {9: "evt_card_2"},
+    ),
+    "a webhook without a usable body": (entry(WEBHOOK, body=msgspec.Raw(b"null")), {9: "evt_card_2 has an unusable body"}),
+    "a webhook of no event": (
+        lambda e: journal(e, lambda rows: copied(rows, where=WEBHOOK, webhookID="evt_ghost_1")),
+        {9: "evt_ghost_1"},
+    ),
+    "events out of order": (
+        both(
+            row("events", EVENT_1, published=True),
+            lambda e: gateway(
+                e, "deliveries", lambda rows: copied(rows, where={"eventID": "evt_card_2"}, eventID="evt_card_1")
+            ),
+            lambda e: journal(
+                e,
+                lambda rows: copied(
+                    rows,
+                    where=WEBHOOK,
+                    webhookID="evt_card_1",
+                    body=msgspec.Raw(
+                        b'{"id":"evt_card_1","event":"payment.processing","sequence":1,"data":{"paymentID":"pay_card"}}'
+                    ),
+                ),
+            ),
+        ),
+        {9: "payment pay_card: event evt_card_1 (number 1) came after evt_card_2 (number 2)"},
+    ),
+    "a card number in the database": (
+        stored("database", b"\x00 4111111111111111 \x00"),
+        {12: "card number 411111...1111 is in the database, at byte 2"},
+    ),
+    "an API key in the log": (stored("gateway log", b"Bearer sk_test_merchant_123"), {12: "the API key is in the gateway log"}),
+    "a security code as JSON": (
+        stored("gateway log", b'{"cvv": "123"}'),
+        {12: "security code is in the gateway log, at byte 2"},
+    ),
+    "a security code in escaped JSON": (stored("gateway log", rb'{"body":"{\\"cvv\\":\\"1234\\"}"}'), {12: "security code"}),
+    "a security code as a field": (stored("metrics", b"cvc=123"), {12: "security code"}),
+    "a request that never ended": (sent(sent=12, scheduled=13), {14: "12 requests were sent, but 11 ended"}),
+    "a request that was never sent": (sent(dropped=0), {14: "12 requests were due, but 11 sent and 0 dropped"}),
+    "an answer that no client noted": (
+        sent(http_statuses={201: 10, 0: 1, 400: 1, 409: 1}),
+        {14: "HTTP 201: 10 measured, 8 noted"},
+    ),
+    "retries beyond the budget": (
+        both(*[lambda e: more(e, "card", "create", "unavailable_1", None)] * 2),
+        {14: "9 provider calls for 8 attempts"},
+    ),
+}
+
+
+def test_a_healthy_run_breaks_nothing(healthy):
+    found = audit(healthy)
+    assert [invariant.number for invariant in found] == [1, 2, 3, 5, 6, 8, 9, 12, 14]
+    assert {invariant.number: invariant.violations for invariant in found if invariant.ok is not True} == {}
+    assert all(invariant.checked for invariant in found)
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_the_auditor_finds(name, healthy):
+    plant, expected = PLANTED[name]
+    found = broken(plant(healthy))
+    assert expected.keys() == found.keys()
+    for invariant, part in expected.items():
+        assert part in found[invariant]
+
+
+def test_every_invariant_has_a_planted_violation(healthy):
+    assert {number for _, expected in PLANTED.values() for number in expected} == {found.number for found in audit(healthy)}
+
+
+def test_a_charge_that_was_reversed_does_not_count_as_a_second_one(healthy):
+    twice = gateway(
+        second_charge(healthy, "card"), "attempts", lambda rows: changed(rows, where={"reference": "card_2"}, state="reversed")
+    )
+    assert broken(more(twice, "card", "reverse", "card_2", "reversed", moved=-1000)) == {}
+
+
+def test_a_customer_who_has_not_decided_is_counted_and_is_no_violation(healthy):
+    assert number(healthy, 6).note == "1 waiting for the customer"
+
+
+def test_manual_review_is_counted_apart(healthy):
+    review = row("attempts", {"reference": "lost_1"}, state="manual_review")(healthy)
+    review = row("payments", {"paymentID": "pay_lost"}, status="processing", capturedAmount=0)(review)
+    assert broken(no_row("entries", entryID="ent_lost")(review)) == {}
+    assert "1 in manual review" in number(review, 6).note
+    assert "1 in manual review" in number(review, 3).note
+
+
+@pytest.mark.parametrize(("decided_ms_before_the_end", "allowed"), [(0, True), (4_999, True), (5_001, False)])
+def test_what_was_decided_as_the_gateway_was_stopped_it_need_not_know(healthy, decided_ms_before_the_end, allowed):
+    assert healthy.closed_at_ms is not None
+    at = healthy.closed_at_ms - decided_ms_before_the_end
+    late = more(healthy, "bank", "decide", "bank_1", "approved", moved=1000, at=at)
+    assert broken(late).keys() == (set() if allowed else {3, 5, 6})
+
+
+def test_a_dead_letter_is_counted_and_is_no_violation(healthy):
+    dead = row("deliveries", {"eventID": "evt_card_2"}, state="dead")(healthy)
+    dead = journal(dead, lambda rows: without(rows, **WEBHOOK))
+    assert broken(dead) == {}
+    assert number(dead, 9).note == "1 dead-lettered"
+
+
+def test_an_event_delivered_again_with_the_same_body_is_no_violation(healthy):
+    again = journal(healthy, lambda rows: copied(rows, where=WEBHOOK, duplicate=True))
+    assert broken(again) == {}
+
+
+@pytest.mark.parametrize("content", [b'"cvv_check": "pass"', b'"cvv": null', b'"cvv": "***"', b"cvv: 12345"])
+def test_words_about_security_codes_are_no_security_codes(healthy, content):
+    assert broken(stored("gateway log", content)(healthy)) == {}
+
+
+def test_a_secret_that_was_found_is_not_repeated_in_the_report(healthy):
+    found = number(stored("gateway log", b"4111111111111111 sk_test_merchant_123")(healthy), 12)
+    assert len(found.violations) == 2
+    assert not any("4111111111111111" in violation or "sk_test" in violation for violation in found.violations)
+
+
+def test_many_violations_are_told_up_to_a_bound(healthy):
+    ghosts = healthy
+    for i in range(NAMED_MAX + 5):
+        ghosts = more(ghosts, "card", "reverse", f"ghost_{i}", "reversed")
+    violations = number(ghosts, 5).violations
+    assert len(violations) == NAMED_MAX + 1
+    assert violations[-1] == "and 5 more"
+
+
+def test_without_gateway_and_journal_only_the_clients_account_is_checked(healthy):
+    foreign = msgspec.structs.replace(healthy, gateway=None, journal=None, haystacks=(), closed_at_ms=None)
+    assert {found.number: found.ok for found in audit(foreign)} == {
+        1: None, 2: None, 3: None, 5: None, 6: None, 8: True, 9: None, 12: None, 14: True,
+    }  # fmt: skip
+    assert "the gateway's records are not there" in number(foreign, 3).note
+    assert "final states unknown" in number(foreign, 8).note
+
+
+@pytest.mark.parametrize(
+    ("answer", "ok"),
+    [
+        (StatusAnswer(200, "completed", 1000, "INR"), True),
+        (StatusAnswer(200, "failed", 1000, "INR"), False),
+        (StatusAnswer(200, "completed", 1, "INR"), False),
+        (StatusAnswer(404), False),
+        (StatusAnswer(503), True),
+    ],
+)
+def test_a_foreign_gateway_is_asked_for_what_it_acknowledged(healthy, answer, ok):
+    first = next(ack for ack in healthy.acks if ack.paymentID == "pay_card")
+    foreign = msgspec.structs.replace(healthy, gateway=None, journal=None, acks=(first,), statuses={"pay_card": answer})
+    found = number(foreign, 8)
+    assert found.ok is ok
+    assert ("could not be asked for" in found.note) is (answer.httpStatus == 503)
+
+
+def test_success_counts_payments_that_reached_what_was_decided(healthy):
+    # card, declined, upi, lost, expired; not the thinking customer, nor what never reached an issuer
+    assert success(healthy) == (5, 5)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        row("payments", {"paymentID": "pay_card"}, status="failed"),
+        row("payments", {"paymentID": "pay_upi"}, status="processing"),
+        row("payments", {"paymentID": "pay_declined"}, status="completed"),
+        row("payments", {"paymentID": "pay_declined"}, status="processing"),
+    ],
+)
+def test_success_misses_a_payment_that_ended_otherwise(healthy, plant):
+    assert success(plant(healthy)) == (4, 5)
+
+
+def test_success_counts_a_charge_that_the_gateway_lost(healthy):
+    assert success(more(healthy, "card", "create", "ghost_1", "approved", moved=1000)) == (5, 6)
+
+
+def test_success_counts_an_approval_that_was_reversed_as_missed(healthy):
+    undone = row("payments", {"paymentID": "pay_upi"}, status="failed")(
+        more(healthy, "upi", "reverse", "upi_1", "reversed", moved=-1000)
+    )
+    assert success(undone) == (4, 5)
+
+
+def test_success_is_unknown_without_the_providers(healthy):
+    assert success(msgspec.structs.replace(healthy, journal=None)) is None
+    assert success(msgspec.structs.replace(healthy, journal=(), gateway=GatewayRecords())) is None

@@ -1,0 +1,221 @@
+"""The real gateway and the real simulators, started and stopped, killed and started again."""
+
+import asyncio
+import os
+import signal
+import stat
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from loadtests import collect, evidence
+from loadtests.child import ChildError
+from loadtests.stack import HOST, Files, Stack, StackError, cpu_us, export
+from simulators.config import Bank, Card, Constant, Duration, Simulators, Upi
+
+FAST = Constant(Duration("0ms"))
+APPROVING = Simulators(
+    card=Card(latency=FAST, outcomes={"00": 1.0}),
+    upi=Upi(latency=FAST, outcomes={"00": 1.0}),
+    bank=Bank(latency=FAST, outcomes={"00": 1.0}),
+)
+GONE_S_MAX = 10.0  # for a process to end that has been told to; far more than it takes
+
+
+@pytest.fixture
+def stack(tmp_path):
+    return Stack(Files.under(tmp_path / "run"), APPROVING, seed=1)
+
+
+@pytest.fixture
+async def client(stack):
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {stack.key}"}) as session:
+        yield session
+
+
+async def pay(client, stack, order: str) -> dict[str, object]:
+    body = {
+        "merchantID": stack.merchant_id,
+        "amount": 1000,
+        "currency": "INR",
+        "paymentMethod": "card",
+        "cardDetails": {
+            "number": "4111111111111111",
+            "expiryMonth": "12",
+            "expiryYear": str(datetime.now(UTC).year + 3),
+            "cvv": "123",
+        },
+        "customerInfo": {"email": "asha@example.com", "phone": "+919812345678"},
+        "orderID": order,
+    }
+    async with client.post(f"{stack.gateway_url}/api/payments/process", json=body) as answer:
+        assert answer.status == 201, await answer.text()
+        return (await answer.json())["data"]
+
+
+async def gone(pid: int) -> None:
+    """Returns when there is no such process any more; a zombie has ended too."""
+    async with asyncio.timeout(GONE_S_MAX):
+        while _state(pid) not in ("", "Z"):  # noqa: ASYNC110 - the end of a process that is not our child is no event
+            await asyncio.sleep(0.01)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+async def test_a_payment_goes_through_the_whole_stack(stack, client):
+    async with stack:
+        paid = await pay(client, stack, "order_1")
+        assert paid["status"] == "completed"
+        stopped = await stack.stop()
+    assert [(child.name, child.exit_code, child.killed) for child in stopped] == [
+        ("gateway", 0, False),
+        ("simulators", 0, False),
+    ]
+
+
+async def test_stopping_ends_both_children_and_frees_the_port(stack):
+    async with stack:
+        pids, port = stack.pids, int(stack.gateway_url.rpartition(":")[2])
+    for pid in pids.values():
+        await gone(pid)
+    server = await asyncio.start_server(lambda *_: None, HOST, port)
+    server.close()
+    await server.wait_closed()
+
+
+async def test_an_error_inside_ends_both_children(stack):
+    with pytest.raises(ZeroDivisionError):
+        await fail_inside(stack)
+    for pid in stack.pids.values():
+        await gone(pid)
+
+
+async def fail_inside(stack):
+    async with stack:
+        raise ZeroDivisionError
+
+
+async def test_files_with_secrets_are_for_the_user_only(stack):
+    async with stack:
+        pass
+    private = [stack.files.directory / "gateway.json", stack.files.directory / "simulators.json", stack.files.vault_key]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in private] == [0o600] * 3
+    assert stat.S_IMODE(stack.files.directory.stat().st_mode) == 0o700
+    assert stack.secrets.upi not in repr(stack.secrets)
+
+
+async def test_two_stacks_have_different_secrets(tmp_path):
+    one, other = (Stack(Files.under(tmp_path / name), APPROVING, seed=1).secrets for name in ("one", "other"))
+    secrets = [one.upi, one.bank, one.merchant, other.upi, other.bank, other.merchant]
+    assert len(set(secrets)) == len(secrets)
+
+
+async def test_a_killed_gateway_starts_again_where_it_was_and_remembers(stack, client):
+    async with stack:
+        paid, url = await pay(client, stack, "order_1"), stack.gateway_url
+        await stack.kill_gateway()
+        await stack.restart_gateway()
+        assert stack.gateway_url == url
+        async with client.get(f"{url}/api/payments/{paid['paymentID']}/status") as answer:
+            assert (await answer.json())["data"]["status"] == "completed"
+
+
+async def test_a_request_made_while_the_gateway_is_down_is_answered_by_its_successor(stack, client):
+    async with stack:
+        await stack.kill_gateway()
+        waiting = asyncio.create_task(pay(client, stack, "order_1"))
+        await stack.restart_gateway()
+        assert (await waiting)["status"] == "completed"
+
+
+async def test_a_child_that_dies_is_named(stack):
+    async with stack:
+        dying = asyncio.create_task(stack.died())
+        os.kill(stack.pids["simulators"], signal.SIGKILL)
+        assert "the simulators ended by itself with exit code -9" in await dying
+
+
+async def test_children_end_when_their_parent_is_killed(tmp_path):
+    program = (
+        "import asyncio, sys\nfrom pathlib import Path\n"
+        "from loadtests.stack import Files, Stack\nfrom simulators.config import Simulators\n"
+        "async def main():\n"
+        "    async with Stack(Files.under(Path(sys.argv[1])), Simulators(), seed=1) as stack:\n"
+        "        print(*stack.pids.values(), flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    pipe = asyncio.subprocess.PIPE
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(tmp_path / "run"), stdout=pipe)
+    assert parent.stdout is not None
+    pids = [int(pid) for pid in (await parent.stdout.readline()).split()]
+    assert len(pids) == 2
+    parent.kill()
+    await parent.wait()
+    for pid in pids:
+        await gone(pid)
+
+
+async def test_a_port_that_is_taken_is_refused_with_advice(tmp_path):
+    server = await asyncio.start_server(lambda *_: None, HOST, 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(StackError, match=rf"port {port}: .*; choose another --port, or 0 for any"):
+        async with Stack(Files.under(tmp_path), APPROVING, seed=1, port=port):
+            pass
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_database_in_use_is_refused_and_nothing_is_left_running(stack, tmp_path):
+    async with stack:
+        second = Stack(Files.under(tmp_path / "second", db=stack.files.db), APPROVING, seed=1)
+        with pytest.raises(ChildError, match="the gateway ended with exit code 1 before it was ready"):
+            async with second:
+                pass
+        await gone(second.pids["simulators"])
+
+
+async def test_an_export_of_nothing_says_why(tmp_path):
+    with pytest.raises(ChildError, match=r"export of .*no\.db ended with exit code 1"):
+        await export(tmp_path / "no.db", tmp_path / "rows.ndjson")
+
+
+async def test_a_running_stack_comes_to_rest_and_its_export_tells_everything(stack, client, tmp_path):
+    async with stack:
+        paid = await pay(client, stack, "order_1")
+        settled = await collect.settle(stack, tmp_path / "rows.ndjson", lambda _: None)
+    assert settled.still_open == {}
+    records = evidence.load_gateway(tmp_path / "rows.ndjson")
+    payments = [(payment.paymentID, payment.status, payment.capturedAmount) for payment in records.payments]
+    assert payments == [(paid["paymentID"], "completed", 1000)]
+    assert [attempt.state for attempt in records.attempts] == ["succeeded"]
+    assert [delivery.state for delivery in records.deliveries] == ["delivered"]
+
+
+async def test_a_foreign_gateway_is_probed_before_it_is_loaded_and_asked_for_the_final_states(stack, client):
+    async with stack:
+        await collect.probe(stack.gateway_url, stack.key)
+        with pytest.raises(collect.TargetError, match="refuses the API key with 401"):
+            await collect.probe(stack.gateway_url, "sk_test_wrong_key")
+        with pytest.raises(collect.TargetError, match="is this the base URL"):
+            await collect.probe(stack.simulators_url, stack.key)
+        payment_id = str((await pay(client, stack, "order_1"))["paymentID"])
+        answers = await collect.ask_statuses(stack.gateway_url, stack.key, [payment_id, "pay_0"])
+    assert answers[payment_id] == evidence.StatusAnswer(200, "completed", 1000, "INR")
+    assert answers["pay_0"].httpStatus == 404
+    with pytest.raises(collect.TargetError, match="cannot be reached"):
+        await collect.probe(stack.gateway_url, stack.key)
+
+
+def test_cpu_time_of_a_process_is_measured_and_of_none_is_unknown():
+    used = cpu_us(os.getpid())
+    assert used is None or used > 0
+    assert cpu_us(2**22 + 1) is None  # above the largest pid of Linux

@@ -1,0 +1,115 @@
+"""`python -m simulators` as its users start it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from simulators.config import encode
+
+PROGRAM = [sys.executable, "-m", "simulators"]
+PATIENCE_S = 20
+
+
+@pytest.fixture
+def config_file(tmp_path, configure) -> Path:
+    file = tmp_path / "simulators.json"
+    file.write_bytes(encode(configure()))
+    return file
+
+
+@contextmanager
+def running(*arguments: Any, **options: Any) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """The process and its ready line."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*PROGRAM, *map(str, arguments)], **pipes, **options) as process:
+        try:
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            yield process, json.loads(line)
+        finally:
+            process.kill()
+
+
+def healthy(url: str) -> bool:
+    with urlopen(f"{url}/health/ready", timeout=PATIENCE_S) as answer:
+        return answer.status == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_when_it_is_ready_and_stops_on_a_signal_with_exit_code_0(config_file, number):
+    with running("--config", config_file) as (process, ready):
+        assert ready == {"ready": "simulators", "url": ready["url"], "pid": process.pid}
+        assert healthy(ready["url"])
+        process.send_signal(number)
+        assert process.wait(PATIENCE_S) == 0
+        assert (process.stdout.read(), process.stderr.read()) == ("", "")
+
+
+def test_it_serves_on_an_inherited_socket_and_stops_when_its_parent_is_gone(config_file):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fd, port = listener.fileno(), listener.getsockname()[1]
+        with running("--config", config_file, "--fd", fd, "--supervised", pass_fds=[fd]) as (process, ready):
+            assert ready["url"] == f"http://127.0.0.1:{port}"
+            assert healthy(ready["url"])
+            process.stdin.close()
+            assert process.wait(PATIENCE_S) == 0
+            assert process.stderr.read() == ""
+
+
+def test_a_caller_in_the_middle_of_a_lost_answer_does_not_delay_the_end(tmp_path, configure):
+    file = tmp_path / "simulators.json"
+    file.write_bytes(encode(configure(card={"faults": [{"kind": "response_lost", "probability": 1, "operation": "status"}]})))
+    with running("--config", file) as (process, ready):
+        port = int(ready["url"].rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as caller:
+            caller.sendall(b"GET /card/charges/ref HTTP/1.1\r\nHost: x\r\n\r\n")
+            while b'"fault":"response_lost"' not in urlopen(f"{ready['url']}/journal", timeout=PATIENCE_S).read():
+                os.sched_yield()
+            process.terminate()
+            assert process.wait(PATIENCE_S) == 0
+        assert process.stderr.read() == ""
+
+
+def failed(*arguments: Any) -> tuple[int, str]:
+    done = subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def test_a_faulty_configuration_is_one_clear_line(tmp_path):
+    file = tmp_path / "simulators.json"
+    file.write_text('{"secrts": {}}')
+    assert failed("--config", file) == (1, f"simulators: {file}: Object contains unknown field `secrts`\n")
+
+
+def test_a_port_that_is_taken_is_one_clear_line(config_file):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, message = failed("--config", config_file, "--port", port)
+    assert code == 1
+    assert message.startswith(f"simulators: cannot listen on 127.0.0.1 port {port}: ")
+
+
+def test_a_wrong_command_line_is_explained(config_file):
+    assert failed()[0] == 2
+    assert failed("--config", config_file, "--port", "x")[0] == 2
+    assert failed("--config", config_file, "--fd", "99") == (
+        1,
+        "simulators: --fd 99: not an open socket ([Errno 9] Bad file descriptor)\n",
+    )
+
+
+def test_help_shows_an_example():
+    done = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+    assert "python -m simulators --config simulators.json" in done.stdout
