@@ -105,7 +105,9 @@ async def save_journal(stack: Stack, to: Path) -> None:
                 file.write(chunk)
 
 
-def stack_evidence(stack: Stack, directory: Path, *, acks: tuple[Ack, ...], sent: Sent, closed_at_ms: int) -> Evidence:
+def stack_evidence(
+    stack: Stack, directory: Path, *, acks: tuple[Ack, ...], sent: Sent, closed_at_ms: int | None = None
+) -> Evidence:
     """All witnesses of a run of our own stack; `directory` has `gateway.ndjson`, `journal.ndjson` and `metrics.txt`."""
     journal = evidence.load_journal(directory / "journal.ndjson")
     db = stack.files.db

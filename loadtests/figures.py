@@ -1,13 +1,14 @@
-"""The figures of a run that are told and not judged: latencies, how unknown outcomes ended, how long the asynchronous rest took. Pure."""
+"""What is told of a run and not judged: latencies, how unknown outcomes ended, how long the asynchronous rest took. Pure."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
 from msgspec import Struct
 
-from loadtests.case import Case
+from loadtests.case import Case, charge_id
 from loadtests.evidence import Evidence
 from loadtests.samples import METHODS, NO_ANSWER_NS, Outcome, Samples, latencies_ns, percentile
 
@@ -32,7 +33,7 @@ class Unknowns(Struct, frozen=True):
     count: int
     unresolved: int
     manual_review: int
-    inquiries: int
+    inquiries: int  # about these attempts, as the providers counted them
     to_resolve: Spread
 
 
@@ -54,17 +55,18 @@ def latencies(samples: Samples) -> dict[str, Spread]:
 
 
 def unknowns(evidence: Evidence) -> Unknowns | None:
-    """None without the gateway's records."""
-    if evidence.gateway is None:
+    """None without the gateway's records and the providers' journal."""
+    if evidence.gateway is None or evidence.journal is None:
         return None
     seen = [attempt for attempt in evidence.gateway.attempts if attempt.unknownAt is not None]
     took_ms = [attempt.resolvedAt - attempt.unknownAt for attempt in seen if attempt.resolvedAt and attempt.unknownAt]
+    asked = Counter((entry.provider, entry.reference) for entry in evidence.journal if entry.operation == "status")
     review = sum(attempt.state == "manual_review" for attempt in seen)
     return Unknowns(
         count=len(seen),
         unresolved=sum(attempt.resolvedAt is None for attempt in seen) - review,
         manual_review=review,
-        inquiries=sum(attempt.inquiries for attempt in seen),
+        inquiries=sum(asked[charge_id(attempt)] for attempt in seen),
         to_resolve=_spread_ms(took_ms),
     )
 

@@ -231,7 +231,7 @@ class Run:
             error = self._recorder.answered(row, now_ns, response.status_code, response.content or b"")
             exception = CatchResponseError(error) if error else None
         else:
-            timed_out = isinstance(exception, TimeoutError)
+            timed_out = isinstance(getattr(exception, "original", exception), TimeoutError)  # wrapped by the HTTP client
             self._recorder.unanswered(row, now_ns, Outcome.TIMEOUT if timed_out else Outcome.TRANSPORT_ERROR)
         meta["response_time"] = (now_ns - int(self._plan.due_ns[row])) / 1e6
         self._environment.events.request.fire(context=context, response=response, exception=exception, **meta)

@@ -141,8 +141,8 @@ class SqliteStore:
         self._wake.set()
         await self._task
         self._disk.shutdown()
-        self._writer.close()
         self._reader.close()
+        self._writer.close()  # last: it may write, so closing it folds the log back into the database file
         os.close(self._lock)
 
     # Writing

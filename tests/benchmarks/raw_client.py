@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-WARM_UP_S = 1.0  # connections open, pools fill, code paths are loaded; not counted
+WARM_UP_S = 0.5  # connections open, pools fill, code paths are loaded; not counted
 
 
 class Tally:
