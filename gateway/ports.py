@@ -22,7 +22,7 @@ class Card(msgspec.Struct, frozen=True):
 
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True):
-    """A money movement as the merchant sees it."""
+    """A money movement as the merchant sees it: derived from the payment (later: refund, chargeback) that moved it."""
 
     id: str
     payment_id: str
@@ -77,14 +77,13 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """What to write, all or nothing, durably; and what must hold for it.
 
     `claim` must be free. `payment` must follow the stored version: version n needs n-1 to be there, version 1 needs none.
-    `attempt` and `transaction` belong to the payment and are written whole. `entry` and `events` are appended. `response` is kept
-    under a claim that exists.
+    `attempt` belongs to the payment and is written whole. `entry` and `events` are appended. `response` is kept under a claim that
+    exists.
     """
 
     claim: Claim | None = None
     payment: Payment | None = None
     attempt: Attempt | None = None
-    transaction: Transaction | None = None
     card: Card | None = None
     entry: ledger.Entry | None = None
     events: Sequence[Event] = ()

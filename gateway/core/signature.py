@@ -23,7 +23,7 @@ def secret_key(secret: str) -> bytes:
 
 def sign(key: bytes, message_id: str, timestamp_s: int, body: bytes) -> str:
     """The `webhook-signature` header's value: `v1,<base64 HMAC-SHA256 of id.timestamp.body>`."""
-    digest = hmac.digest(key, b"%b.%d.%b" % (message_id.encode(), timestamp_s, body), "sha256")
+    digest = hmac.digest(key, b"%b.%d.%b" % (_raw(message_id), timestamp_s, body), "sha256")
     return "v1," + base64.b64encode(digest).decode()
 
 
@@ -40,5 +40,10 @@ def verifies(key: bytes, *, message_id: str, timestamp: str, body: bytes, signat
     expected = sign(key, message_id, timestamp_s, body).encode()
     found = False
     for candidate in signatures.split(" "):
-        found |= hmac.compare_digest(expected, candidate.encode())
+        found |= hmac.compare_digest(expected, _raw(candidate))
     return found and abs(now_s - timestamp_s) <= TOLERANCE_S
+
+
+def _raw(header: str) -> bytes:
+    """The bytes of a header as they came; aiohttp keeps those that are not UTF-8 as lone surrogates."""
+    return header.encode("utf-8", "surrogateescape")

@@ -201,7 +201,6 @@ class Payments:
             claim=claim,
             payment=begun.payment,
             attempt=attempt,
-            transaction=_transaction(begun.payment),
             card=sealed,
             events=begun.events,
         )
@@ -250,7 +249,6 @@ class Payments:
         commit = Commit(
             payment=taken.payment,
             attempt=self._scheduled(taken.attempt, now_ms),
-            transaction=_transaction(taken.payment) if taken.payment.status != payment.status else None,
             entry=taken.entry,
             events=taken.events,
             deliveries=deliveries,
@@ -380,20 +378,6 @@ def _still_running() -> CallerError:
 
 def _mismatch() -> CallerError:
     return CallerError(422, "idempotency_key_reused", "this Idempotency-Key was used with another request body; use a new key")
-
-
-def _transaction(payment: Payment) -> Transaction:
-    return Transaction(
-        id=payment.transaction_id,
-        payment_id=payment.id,
-        merchant_id=payment.merchant_id,
-        type="payment",
-        amount_minor=payment.amount_minor,
-        currency=payment.currency,
-        status=payment.status,
-        created_at_ms=payment.created_at_ms,
-        updated_at_ms=payment.updated_at_ms,
-    )
 
 
 class _Details(msgspec.Struct, omit_defaults=True, rename="camel"):

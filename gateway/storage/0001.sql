@@ -44,17 +44,10 @@ CREATE TABLE attempts (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempts_due ON attempts (due_at_ms) WHERE due_at_ms IS NOT NULL;
 
-CREATE TABLE transactions (
-  id             TEXT PRIMARY KEY,
-  payment_id     TEXT NOT NULL,
-  merchant_id    TEXT NOT NULL,
-  type           TEXT NOT NULL,
-  amount_minor   INTEGER NOT NULL,
-  currency       TEXT NOT NULL,
-  status         TEXT NOT NULL,
-  created_at_ms  INTEGER NOT NULL,
-  updated_at_ms  INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+-- A payment is a money movement of its own; refunds and chargebacks will join here. A view, so that no status is written twice.
+CREATE VIEW transactions AS
+  SELECT transaction_id AS id, id AS payment_id, merchant_id, 'payment' AS type, amount_minor, currency, status, created_at_ms, updated_at_ms
+  FROM payments;
 
 CREATE TABLE cards (
   token          TEXT PRIMARY KEY,

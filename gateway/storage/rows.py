@@ -21,8 +21,6 @@ UPDATE_ATTEMPT = (
     "UPDATE attempts SET state=?, provider_id=?, response_code=?, inquiries=?, due_at_ms=?, unknown_at_ms=?, resolved_at_ms=?"
     " WHERE reference=?"
 )
-INSERT_TRANSACTION = "INSERT INTO transactions VALUES (?,?,?,?,?,?,?,?,?)"
-UPDATE_TRANSACTION = "UPDATE transactions SET status=?, updated_at_ms=? WHERE id=?"
 INSERT_CARD = "INSERT INTO cards VALUES (?,?,?,?) ON CONFLICT DO NOTHING"
 INSERT_POSTING = "INSERT INTO postings VALUES (?,?,?,?,?,?,?,?)"
 INSERT_EVENT = "INSERT INTO events VALUES (?,?,?,?,?,?,?)"
@@ -88,14 +86,6 @@ def attempt_update(a: Attempt) -> Row:
 
 def attempt(row: Row) -> Attempt:
     return Attempt(**dict(zip(Attempt.__struct_fields__, row, strict=True)))
-
-
-def transaction_row(t: Transaction) -> Row:
-    return msgspec.structs.astuple(t)
-
-
-def transaction_update(t: Transaction) -> Row:
-    return (t.status, t.updated_at_ms, t.id)
 
 
 def transaction(row: Row) -> Transaction:
