@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from gateway.core.payment import Event, Payment
 
@@ -23,7 +23,6 @@ class Metrics:
         self._latency = Histogram(
             "paydrome_request_seconds", "Time to answer", ["route", "status"], buckets=LATENCY_BUCKETS, registry=self.registry
         )
-        self.in_flight = Gauge("paydrome_requests_in_flight", "Requests being worked on", registry=self.registry)
         self._event_children: dict[tuple[str, str], Counter] = {}
         self._latency_children: dict[tuple[str, int], Histogram] = {}
 

@@ -18,7 +18,6 @@ log = structlog.get_logger("gateway.api")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-REQUEST_ID = web.RequestKey("request_id", str)
 _REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9_.:-]{1,64}")  # the caller's own is kept if it can stand in a log
 
 # What aiohttp itself refuses, in our words.
@@ -55,7 +54,7 @@ def boundary(*, ids: Ids, metrics: Metrics) -> Middleware:
         started_s = timer_s()
         given = request.headers.get("X-Request-ID")
         request_id = given if given is not None and _REQUEST_ID_PATTERN.fullmatch(given) else ids.new("req")
-        request[REQUEST_ID] = request_id
+        structlog.contextvars.bind_contextvars(request_id=request_id)  # each request has a task, and so a context, of its own
         try:
             response = await handler(request)
         except CallerError as error:
@@ -65,12 +64,12 @@ def boundary(*, ids: Ids, metrics: Metrics) -> Middleware:
         except StoreFull:
             response = _unavailable(request, request_id, "too much to do at the moment; retry in a second")
         except GatewayError as error:
-            log.exception("request.failed", request_id=request_id, path=request.path)
+            log.exception("request.failed", path=request.path)
             response = _unavailable(
                 request, request_id, f"the request cannot be carried out now ({type(error).__name__}); retry"
             )
         except Exception:
-            log.exception("request.crashed", request_id=request_id, path=request.path)
+            log.exception("request.crashed", path=request.path)
             bug = CallerError(500, "internal_error", "this is a fault of the gateway; give the requestID to its operator")
             response = wire.failure(request, bug, request_id)
         response.headers["X-Request-ID"] = request_id

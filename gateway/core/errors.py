@@ -12,6 +12,11 @@
 A declined payment is a value (`outcome.Declined`), and so is an unknown outcome: neither is an exception.
 """
 
+import msgspec
+
+# What a msgspec decoder raises for bytes that cannot be read: bad text and bottomless nesting are not among its own errors.
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 
 class GatewayError(Exception):
     """Root of everything that the gateway raises on purpose."""

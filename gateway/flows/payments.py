@@ -14,7 +14,7 @@ import structlog
 
 from gateway.config import Recovery
 from gateway.core import cards
-from gateway.core.errors import CallerError, StoreError, not_found
+from gateway.core.errors import UNREADABLE, CallerError, StoreError, not_found
 from gateway.core.outcome import GaveUp, NotSent, Outcome, Overdue, Pending, Unknown
 from gateway.core.payment import OPEN_STATES, Attempt, Event, Method, Payment, Step, begin, step
 from gateway.ports import (
@@ -159,6 +159,7 @@ class Payments:
         if key is not None:
             respond = lambda payment: StoredResponse(order.merchant_id, key.key, render(payment))  # noqa: E731 - closes over three names
         payment, _ = await self.learn(begun.payment, begun.attempt, outcome, respond)
+        log.debug("payment.processed", payment_id=payment.id, method=payment.method, status=payment.status)
         return render(payment)
 
     def _intent(self, order: Order, key: IdempotencyKey | None) -> tuple[Step, Commit]:
@@ -337,7 +338,7 @@ class Payments:
         """Applies a provider's verified callback. Raises CallerError 400 for a malformed one, 404 for an unknown reference."""
         try:
             told = _decode_callback(body)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise CallerError(400, "invalid_request", f"callback: {error}") from error
         attempt = self._store.attempt(told.reference)
         if PROVIDER_NAMES[told.provider] != provider or attempt is None or attempt.provider != provider:
@@ -345,6 +346,7 @@ class Payments:
         payment, attempt = self._reload_of(attempt)
         outcome = self._channels[provider].provider.read_callback(body, attempt)
         if isinstance(outcome, Unknown):
+            log.warning("callback.refused", payment_id=payment.id, reference=attempt.reference, reason=outcome.reason)
             raise CallerError(400, "invalid_request", f"callback: {outcome.reason}")
         payment, _ = await self.learn(payment, attempt, outcome)
         return payment

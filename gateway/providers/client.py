@@ -14,6 +14,7 @@ import msgspec
 from yarl import URL
 
 from gateway.config import ProviderConfig
+from gateway.core.errors import UNREADABLE
 from gateway.core.outcome import Approved, Declined, Expired, NextAction, NotFound, NotSent, Outcome, Pending, Reversed, Unknown
 from gateway.core.payment import Attempt, Payment
 from gateway.ports import Instrument
@@ -58,7 +59,7 @@ def read_charge(body: bytes, attempt: Attempt, dialect: Dialect) -> Outcome:
     """What a charge in a provider's answer or callback says about the attempt. Unknown if it says nothing definite about it."""
     try:
         charge = _decode(body)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         return Unknown(f"the provider's answer cannot be read: {error}")
     if (charge.reference, charge.amount, charge.currency) != (attempt.reference, attempt.amount_minor, attempt.currency):
         return Unknown("the provider's answer is about another reference, amount or currency")
@@ -134,7 +135,7 @@ def _error_code(data: bytes | None) -> str | None:
     """The code in an error body. A 404 without one comes from something in between, and tells nothing about the charge."""
     try:
         return msgspec.json.decode(data or b"", type=_Error).code
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 
