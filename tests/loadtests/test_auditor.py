@@ -203,7 +203,10 @@ PLANTED: dict[str, tuple[Plant, dict[int, str]]] = {
         row("payments", {"paymentID": "pay_unavailable"}, status="processing"),
         {6: "pay_unavailable is stuck"},
     ),
-    "acknowledged, and lost": (ack({"key": "key_unsent"}, paymentID="pay_ghost"), {2: "key_unsent", 8: "pay_ghost"}),
+    "acknowledged, and lost": (
+        ack({"key": "key_unsent"}, paymentID="pay_ghost"),
+        {2: "key_unsent", 8: "payment pay_ghost (key key_unsent, acknowledged failed) does not exist in the gateway"},
+    ),
     "acknowledged as completed, and failed": (
         ack({"key": "key_declined", "duplicate": False}, status="completed"),
         {8: "pay_declined"},

@@ -49,7 +49,7 @@ def altered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     def use(code: str) -> None:
         path = tmp_path / "altered.py"
         path.write_text(
-            f"import os, gevent\nfrom loadtests import locustfile\nfrom loadtests.locustfile import Customers\n{code}\n"
+            f"import os, gevent, locust\nfrom loadtests import locustfile\nfrom loadtests.locustfile import Customers\n{code}\n"
         )
         monkeypatch.setattr(generator, "LOCUSTFILE", path)
 
@@ -80,11 +80,11 @@ def acks(generated: Generated) -> list[dict[str, Any]]:
 
 
 async def test_a_stall_of_the_server_shows_in_the_latency_of_all_who_had_to_wait(serve: Serve, tmp_path: Path) -> None:
-    url = serve("--stall-at", "50", "--stall-s", "1.5")
-    run = await offer(url, traffic(duration=Duration("4s")), tmp_path)
+    url = serve("--stall-at", "25", "--stall-s", "1.5")
+    run = await offer(url, traffic(duration=Duration("3s")), tmp_path)
 
     from_ns, until_ns = ((at - run.started_at) * 1e9 for at in seen(url)["stall"])
-    due_ns = np.arange(200) * 20_000_000 + 10_000_000  # 50 a second, each in the middle of its slot
+    due_ns = np.arange(150) * 20_000_000 + 10_000_000  # 50 a second, each in the middle of its slot
     truth_ns = np.where((due_ns > from_ns) & (due_ns < until_ns), until_ns - due_ns, 0) - CLOCK_NS
     assert due_ns.tolist() == run.samples.due_ns.tolist()
     assert (latencies_ns(run.samples) >= truth_ns).all()
@@ -187,8 +187,12 @@ async def test_what_does_not_fit_into_the_pool_is_dropped_and_counted(
 
 
 async def test_a_lagging_loop_shows_in_lag_and_in_latency(serve: Serve, tmp_path: Path, altered: Callable[[str], None]) -> None:
-    altered("import time\ngevent.spawn_later(0.5, time.sleep, 0.4)  # the whole generator stands still")
-    run = await offer(serve(), traffic(), tmp_path)
+    altered(
+        "from gevent.monkey import get_original\n"
+        "stand_still = get_original('time', 'sleep')\n"
+        "locust.events.test_start.add_listener(lambda **_: gevent.spawn_later(0.8, stand_still, 0.5))"
+    )
+    run = await offer(serve(), traffic(duration=Duration("1.5s")), tmp_path)
     lags_ns = run.samples.sent_ns - run.samples.due_ns
     assert lags_ns.max() > 100_000_000
     assert run.generator.lag_p99_ms == percentile(lags_ns, 0.99) / 1e6
@@ -204,9 +208,12 @@ async def test_a_locust_that_cannot_start_is_an_error_with_the_end_of_its_log(
         await offer("http://127.0.0.1:9", traffic(), tmp_path)
 
 
-async def test_a_locust_that_dies_on_the_way_is_an_error(serve: Serve, tmp_path: Path, altered: Callable[[str], None]) -> None:
-    altered("gevent.spawn_later(0.6, os._exit, 0)")
-    with pytest.raises(GeneratorError, match="exit code 0 before the schedule was done"):
+@pytest.mark.parametrize(("death", "exit_code"), [("os._exit, 0", 0), ("os.kill, os.getpid(), 15", 1)])
+async def test_a_run_that_is_cut_short_is_an_error(
+    serve: Serve, tmp_path: Path, altered: Callable[[str], None], death: str, exit_code: int
+) -> None:
+    altered(f"locust.events.test_start.add_listener(lambda **_: gevent.spawn_later(0.6, {death}))")
+    with pytest.raises(GeneratorError, match=f"exit code {exit_code} before the schedule was done"):
         await offer(serve(), traffic(duration=Duration("20s")), tmp_path)
 
 
