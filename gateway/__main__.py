@@ -118,7 +118,8 @@ async def _run(gateway: Gateway, listening: socket.socket, *, supervised: bool) 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     app = await gateway.start()
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_S)
+    # No decompression: signatures and fingerprints are over the bytes that were sent, and nobody gets to send a zip bomb.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_S, auto_decompress=False)
     await runner.setup()
     await web.SockSite(runner, listening, backlog=BACKLOG).start()
     if supervised:

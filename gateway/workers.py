@@ -46,6 +46,7 @@ class Lane:
         self._held: set[Key] = set()  # queued, being sent, or sent and not yet marked
         self._busy: set[str] = set()  # payments with a delivery being sent
         self._marks: list[Delivery] = []
+        self._flushing = False
         self._caught_up = False
         self._failures = 0
         self._gone = False
@@ -157,6 +158,7 @@ class Lane:
         marks, self._marks = self._marks, []
         if not marks:
             return
+        self._flushing = True
         try:
             await self._store.commit(Commit(deliveries=marks))
         except StoreError:
@@ -164,6 +166,7 @@ class Lane:
             self._caught_up = False
         for delivery in marks:
             self._release(delivery)
+        self._flushing = False
 
     async def _refill(self) -> None:
         if self._caught_up or self._queue:
@@ -172,12 +175,21 @@ class Lane:
         page = self._store.due_deliveries(self._target.endpoint_id, self._clock.now_ms(), room)
         for delivery, body in page:
             self._enqueue(delivery, body)
-        if len(page) < room and not self._failures:
+        if len(page) < room and not self._failures and self._comparable():
             self._caught_up = self._store.pending_deliveries(self._target.endpoint_id) <= len(self._held)
+
+    def _comparable(self) -> bool:
+        """Whether what is held is what is pending. Not while marks are written, and not while a failed delivery, which stays pending
+        and is not for memory, is held for its mark."""
+        return not self._flushing and all(mark.due_at_ms is None for mark in self._marks)
 
     async def _every(self, period_s: float, work: Callable[[], Awaitable[None]]) -> None:
         while not self._stopping.is_set():
-            await work()
+            try:
+                await work()
+            except Exception:
+                # The lane must outlive whatever one round meets; the next round tries again, and the log says why this one failed.
+                log.exception("webhook.failed", endpoint_id=self._target.endpoint_id)
             try:
                 await asyncio.wait_for(self._stopping.wait(), period_s)
             except TimeoutError:

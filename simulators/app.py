@@ -13,9 +13,6 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
 
 from simulators import admin
 from simulators.behaviour import LatencyTable, Mix
@@ -27,7 +24,8 @@ from simulators.pages import BankPages
 from simulators.provider import Answer, Provider, World
 from simulators.providers import Amount, Conduct, Currency, Dialect, card, netbanking, upi
 from simulators.routes import Routes
-from simulators.wire import BODY_BYTES_MAX, DELAY_HEADER, FAULT_HEADER, JSON, check_reference, decode
+from simulators.server import Server
+from simulators.wire import DELAY_HEADER, FAULT_HEADER, JSON, check_reference, decode
 
 HOLD_S = 60.0  # how long a lost answer keeps a caller waiting who never gives up
 BACKLOG = 2048  # a burst of new connections waits in the kernel instead of being refused
@@ -57,27 +55,13 @@ async def serving(
     world = World(seed=config.seed, now_ms=now_ms)
     keys = {"upi": secret_key(config.secrets.upi), "bank": secret_key(config.secrets.bank)}
     async with Callbacks(keys=keys, journal=world.journal, now_ms=now_ms) as callbacks:
-        routes = _routes(config, world, callbacks, hold_s)
-        # Cancelling its handler forgets a caller at once that gave up on a lost answer. What is done, is done before the first await.
-        server = web.Server(routes, request_factory=_request, access_log=None, handler_cancellation=True)
-        runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_S)
+        runner = web.ServerRunner(Server(_routes(config, world, callbacks, hold_s)), shutdown_timeout=SHUTDOWN_S)
         await runner.setup()
         try:
             await web.SockSite(runner, listener, backlog=BACKLOG).start()
             yield
         finally:
             await runner.cleanup()
-
-
-def _request(
-    message: RawRequestMessage,
-    payload: StreamReader,
-    protocol: web.RequestHandler,
-    writer: AbstractStreamWriter,
-    task: "asyncio.Task[None]",
-) -> web.BaseRequest:
-    loop = asyncio.get_running_loop()
-    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=BODY_BYTES_MAX)
 
 
 def _routes(config: Config, world: World, callbacks: Callbacks, hold_s: float) -> Routes:

@@ -85,7 +85,8 @@ class Callbacks:
     async def _work(self) -> None:
         while True:
             callback, attempt = await self._queue.get()
-            status = await self._post(callback)
+            outcome = await self._post(callback)
+            status = outcome if isinstance(outcome, int) else None
             self._journal.append(
                 Entry(
                     self._now_ms(),
@@ -97,19 +98,20 @@ class Callbacks:
                     callback_status=status,
                 )
             )
-            self._finish(callback, attempt, status)
+            self._finish(callback, attempt, outcome)
 
-    def _finish(self, callback: _Callback, attempt: int, status: int | None) -> None:
-        if status is not None and 200 <= status < 300:
+    def _finish(self, callback: _Callback, attempt: int, outcome: int | str) -> None:
+        if isinstance(outcome, int) and 200 <= outcome < 300:
             self._outstanding -= 1
         elif attempt <= len(self._retry_delays_s):
             loop = asyncio.get_running_loop()
             loop.call_later(self._retry_delays_s[attempt - 1], self._queue.put_nowait, (callback, attempt + 1))
         else:
             self._outstanding -= 1
-            self._give_up(callback.charge, reason=f"{attempt} tries failed, the last with {status or 'no answer'}")
+            self._give_up(callback.charge, reason=f"{attempt} tries failed, the last with {outcome}")
 
-    async def _post(self, callback: _Callback) -> int | None:
+    async def _post(self, callback: _Callback) -> int | str:
+        """The HTTP status of the answer, or why there was none."""
         stamp = self._now_ms() // 1000
         headers = {
             "content-type": "application/json",
@@ -121,8 +123,7 @@ class Callbacks:
             async with self._session.post(callback.url, data=callback.body, headers=headers, allow_redirects=False) as answer:
                 return answer.status
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a URL that only its use shows to be wrong
-            log.debug("callback_failed", reference=callback.charge.reference, error=repr(error))
-            return None
+            return repr(error)
 
     def _give_up(self, charge: Charge, *, reason: str) -> None:
         self._given_up += 1

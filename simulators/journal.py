@@ -1,7 +1,7 @@
 """Ground truth: everything that happened here, in order, in memory.
 
 An entry refers to the (frozen) charge as it was afterwards instead of copying it, and becomes JSON only when somebody
-reads the journal. It grows with the run: about 150 bytes an entry, beside the charges themselves.
+reads the journal. It grows with the run: a card charge and its entry take about 640 bytes (measured at a million).
 """
 
 from collections.abc import Iterator

@@ -4,6 +4,19 @@ from typing import NamedTuple
 
 APPROVED = "00"
 
+# The test cards that everybody knows. They follow the mix like any other valid number; to know them saves checking them.
+ORDINARY_CARDS = frozenset(
+    {
+        "4111111111111111",
+        "4242424242424242",
+        "5555555555554444",
+        "5267318187975449",
+        "378282246310005",
+        "6011111111111117",
+        "6521111111111110",  # RuPay
+    }
+)
+
 CARD_CODES = {
     "4000000000000002": "05",  # generic decline
     "4000000000009995": "51",  # insufficient funds

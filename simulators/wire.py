@@ -28,24 +28,31 @@ class Refused(web.HTTPException):
         super().__init__(text=error_body(code, sentence).decode(), content_type="application/json", headers=headers)
 
 
+def refusal(status: int, code: str, sentence: str) -> web.Response:
+    """The same as an answer, where nothing can be raised."""
+    return web.Response(status=status, body=error_body(code, sentence), headers=JSON)
+
+
 async def read(request: web.BaseRequest) -> bytes:
     """The body. Raises Refused (413) if it is too large."""
+    content = request.content
+    if content.is_eof() and content.total_bytes <= BODY_BYTES_MAX:
+        return content.read_nowait()  # all of it came with the head, as it nearly always does: no need to wait for it
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise _too_large() from None
+        raise Refused(413, "too_large", f"the body is larger than {BODY_BYTES_MAX} bytes") from None
 
 
 async def decode(request: web.BaseRequest, decoder: msgspec.json.Decoder[T]) -> T:
     """The JSON body as the decoder's type. Raises Refused (400, 413)."""
+    body = await read(request)
     try:
-        return decoder.decode(await request.read())
-    except web.HTTPRequestEntityTooLarge:
-        raise _too_large() from None
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         field, reason = locate(error)
         raise Refused(400, "invalid_request", f"{field}: {reason}" if field else reason) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refused(400, "invalid_request", f"the body is not valid JSON: {error}") from None
 
 
@@ -54,7 +61,3 @@ def check_reference(reference: str) -> str:
     if not _REFERENCE.match(reference):
         raise Refused(400, "invalid_request", "reference: must be 1 to 64 of A-Z a-z 0-9 _ -")
     return reference
-
-
-def _too_large() -> Refused:
-    return Refused(413, "too_large", f"the body is larger than {BODY_BYTES_MAX} bytes")

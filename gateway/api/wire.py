@@ -76,6 +76,8 @@ async def read_body(request: web.Request) -> bytes:
     """The raw JSON body. Raises CallerError 413 or 415."""
     if request.content_type != "application/json":
         raise CallerError(415, "unsupported_media_type", "send the body as Content-Type: application/json")
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise CallerError(415, "unsupported_media_type", "send the body without Content-Encoding")
     length = request.content_length
     if length is not None and length > BODY_BYTES_MAX:
         raise too_large()

@@ -37,6 +37,7 @@ BATCH_MAX = 256  # bounds the time that one batch keeps the loop: about 20 ms
 # Between the starts of two batches. A batch costs about 250 us of CPU beyond its rows, so a busy gateway should make fewer of them.
 SPACING_S = 0.008
 WAITING_MAX = 10_000  # commits; more than a second's worth of work that nobody has time for
+VERSIONS_MAX = 20_000  # payments whose version is known without asking: some seconds' worth, 3 MB
 PURGE_MAX = 500  # claims a transaction
 
 _Waiting = tuple[Commit, "asyncio.Future[Committed]"]
@@ -48,7 +49,6 @@ class Batch:
     def __init__(self) -> None:
         self.versions: dict[str, int] = {}
         self.claims: dict[tuple[str, str], Claim] = {}
-        self.payments_new: list[rows.Row] = []
         self.writes: dict[str, list[rows.Row]] = {}
 
     def add(self, sql: str, row: rows.Row) -> None:
@@ -95,6 +95,7 @@ class SqliteStore:
         self._reader = reader
         self._lock = lock
         self._waiting: deque[_Waiting] = deque()
+        self._versions: dict[str, int] = {}  # of payments written lately; we are the only writer
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()  # one transaction at a time on the writer's connection
         self._closing = False
@@ -161,12 +162,14 @@ class SqliteStore:
 
     async def _write(self, group: Sequence[_Waiting]) -> None:
         try:
-            results = self._statements([commit for commit, _ in group])
+            batch = Batch()
+            results = self._statements([commit for commit, _ in group], batch)
             await asyncio.get_running_loop().run_in_executor(self._disk, self._writer.execute, "COMMIT")
         except Exception as error:  # whatever it was: those who wait have to hear of it, and the next batch has to go on
             self._rollback()
             await self._recover(group, error)
             return
+        self._remember(batch.versions)
         for (commit, future), result in zip(group, results, strict=True):
             if isinstance(result, Done) and commit.payment is not None and commit.payment.version == 1:
                 self._payments += 1
@@ -188,9 +191,13 @@ class SqliteStore:
         else:
             future.set_exception(StoreError(f"{self._path}: {error}"))
 
-    def _statements(self, commits: Sequence[Commit]) -> list[Committed]:
+    def _remember(self, versions: dict[str, int]) -> None:
+        self._versions.update(versions)
+        while len(self._versions) > VERSIONS_MAX:
+            del self._versions[next(iter(self._versions))]
+
+    def _statements(self, commits: Sequence[Commit], batch: Batch) -> list[Committed]:
         self._writer.execute("BEGIN IMMEDIATE")
-        batch = Batch()
         results = []
         for commit in commits:
             refusal = self._refusal(commit, batch)
@@ -212,7 +219,7 @@ class SqliteStore:
         payment = commit.payment
         if payment is None:
             return None
-        version = batch.versions.get(payment.id)
+        version = batch.versions.get(payment.id, self._versions.get(payment.id))
         if version is None and payment.version > 1:
             row = self._writer.execute("SELECT version FROM payments WHERE id=?", (payment.id,)).fetchone()
             version = row[0] if row else 0

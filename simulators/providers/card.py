@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta
 
 from simulators.behaviour import Draw
 from simulators.charges import Charge
-from simulators.magic import APPROVED, CARD_CODES
+from simulators.magic import APPROVED, CARD_CODES, ORDINARY_CARDS
 from simulators.providers import Conduct, Create, Dialect, Opening, Text, authorization_code, provider_id, rrn
 
 INVALID_CARD = "14"
@@ -70,10 +70,9 @@ def open_charge(request: CreateCharge, conduct: Conduct, draw: Draw, now_ms: int
 
 def forced_code(card: Card, now_ms: int) -> str | None:
     """The code that the card itself forces, `None` where the mix decides."""
-    if not luhn_valid(card.number):
+    if card.number not in ORDINARY_CARDS and not luhn_valid(card.number):
         return INVALID_CARD
-    year = int(card.expiryYear)
-    if (year if year > 99 else 2000 + year, int(card.expiryMonth)) < _month_of_day(now_ms // DAY_MS):
+    if _expired(card.expiryYear, card.expiryMonth, now_ms // DAY_MS):
         return EXPIRED_CARD
     return CARD_CODES.get(card.number)
 
@@ -89,10 +88,12 @@ def _digits(text: str) -> bool:
     return text.isascii() and text.isdecimal()
 
 
-@lru_cache(maxsize=4)
-def _month_of_day(day: int) -> tuple[int, int]:
+@lru_cache(maxsize=4096)
+def _expired(year: str, month: str, day: int) -> bool:
+    """Whether a card's last month is over on this day since 1970."""
     today = time.gmtime(day * DAY_MS // 1000)
-    return today.tm_year, today.tm_mon
+    full_year = int(year) if len(year) > 2 else 2000 + int(year)
+    return (full_year, int(month)) < (today.tm_year, today.tm_mon)
 
 
 DIALECT = Dialect("card", "charges", CreateCharge, open_charge)

@@ -80,7 +80,7 @@ async def start() -> AsyncIterator[Start]:
             await stack.enter_async_context(serving(make_config(**sections), listener, hold_s=hold_s))
             session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=limit))
             await stack.enter_async_context(session)
-            return Client(session, "http://127.0.0.1:{}".format(listener.getsockname()[1]))
+            return Client(session, f"http://127.0.0.1:{listener.getsockname()[1]}")
 
         yield serve
 
@@ -113,7 +113,7 @@ class Ear:
 @asynccontextmanager
 async def listening_ear() -> AsyncIterator[Ear]:
     listener = socket.create_server(("127.0.0.1", 0))
-    ear = Ear("http://127.0.0.1:{}/callbacks".format(listener.getsockname()[1]))
+    ear = Ear(f"http://127.0.0.1:{listener.getsockname()[1]}/callbacks")
     runner = web.ServerRunner(web.Server(ear.answer), shutdown_timeout=0.1)
     await runner.setup()
     await web.SockSite(runner, listener).start()

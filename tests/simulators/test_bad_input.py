@@ -1,6 +1,7 @@
 """Whatever comes in, what goes out is a clear JSON 4xx."""
 
 import asyncio
+import io
 import json
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,7 +43,7 @@ async def test_a_good_body_is_accepted(start, path):
 async def test_bodies_that_are_no_json_object_are_refused(start, path):
     client = await start()
     garbage = [b"", b"{", b"null", b"[]", b'"x"', b"\xff", b'{"reference":"\xff"}', b"\x00", b"NaN", b"[" * 100_000]
-    garbage += [b'{"x":' * 50_000 + b"1" + b"}" * 50_000, json.dumps(body(path)).encode() + b"x"]
+    garbage += [b'{"x":' * 20_000 + b"1" + b"}" * 20_000, json.dumps(body(path)).encode() + b"x"]
     for data in garbage:
         await refused(client, path, data)
 
@@ -121,10 +122,11 @@ async def test_impossible_card_data_is_refused_by_name_and_not_repeated(start, f
     assert "4111" not in sentence
 
 
+@pytest.mark.parametrize("size", [256 * 1024, 2_000_000])
 @pytest.mark.parametrize("path", [*BODIES, "/merchant/webhooks/m"])
-async def test_a_huge_body_is_refused(start, path):
+async def test_a_huge_body_is_refused(start, path, size):
     client = await start()
-    status, answer, _ = await client.call("POST", path, data=b'{"x":"' + b"x" * 2_000_000 + b'"}')
+    status, answer, _ = await client.call("POST", path, data=io.BytesIO(b'{"x":"' + b"x" * size + b'"}'))
     assert (status, answer["code"]) == (413, "too_large")
     assert await client.journal() == []
 
@@ -172,7 +174,7 @@ async def test_an_unknown_path_is_refused(start, path):
         ("GET", "/merchant/webhooks/m", "POST"),
         ("POST", "/journal", "GET"),
         ("GET", "/admin/timeline", "POST"),
-        ("BREW", "/health", "GET"),
+        ("PROPFIND", "/health", "GET"),
     ],
 )
 async def test_an_unknown_method_is_refused_and_told_the_right_ones(start, method, path, allow):
@@ -183,8 +185,37 @@ async def test_an_unknown_method_is_refused_and_told_the_right_ones(start, metho
 
 async def raw(url: str, method: str, path: str) -> tuple[int, dict[str, Any]]:
     """Sends a path exactly as given: a client library would tidy it up."""
+    return await sent(
+        url, f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}".encode()
+    )
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"BREW /health HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: nine\r\n\r\n",
+        b"POST /card/charges HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\nnot a chunk\r\n",
+        b"POST /card/charges HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+        b"POST /bank/pages/x HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+        b"POST /merchant/webhooks/x HTTP/1.1\r\nHost: x\r\nContent-Encoding: br\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+        b"POST /card/charges HTTP/1.1\r\nHost: x\r\nExpect: cookies\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+    ],
+)
+async def test_what_is_not_even_http_is_refused(start, request_bytes):
+    client = await start()
+    status, answer = await sent(client.url, request_bytes)
+    assert status in range(400, 500)
+    assert set(answer) == {"error", "code"}
+
+
+async def sent(url: str, request_bytes: bytes) -> tuple[int, dict[str, Any]]:
+    """Status and body of the answer to these very bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
-    writer.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+    writer.write(request_bytes)
     head, _, answer = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
     await writer.wait_closed()

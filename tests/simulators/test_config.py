@@ -54,9 +54,9 @@ def test_durations_have_a_unit(text, ms):
     assert (Duration(text).ms, Duration(text).s, Duration(text)) == (ms, ms / 1000, text)
 
 
-@pytest.mark.parametrize("text", ["", "5", "ms", "-5ms", "5 ms", "5h", "1e3ms", ".5s", "5ms\n", "٥ms", "9999999min"])
+@pytest.mark.parametrize("text", ["", "5", "ms", "-5ms", "5 ms", "5h", "1e3ms", ".5s", "5ms\n", "\u0665ms", "9999999min"])
 def test_other_texts_are_no_durations(text):
-    with pytest.raises(ValueError, match="duration|longer than a day"):
+    with pytest.raises(ValueError, match=r"duration|longer than a day"):
         Duration(text)
 
 

@@ -12,16 +12,19 @@ async def test_the_journal_is_numbered_without_gaps_and_says_what_happened(start
     assert [entry["seq"] for entry in entries] == list(range(1, len(entries) + 1))
     first = entries[0]
     assert first | {"at": 0} == {
-        **{"seq": 1, "at": 0, "provider": "card", "operation": "create", "reference": "ref", "attempt": 1},
-        **{
-            "status": "declined",
-            "responseCode": "51",
-            "amount": 500,
-            "currency": "INR",
-            "moved": 0,
-            "delayMs": 0,
-            "fault": None,
-        },
+        "seq": 1,
+        "at": 0,
+        "provider": "card",
+        "operation": "create",
+        "reference": "ref",
+        "attempt": 1,
+        "status": "declined",
+        "responseCode": "51",
+        "amount": 500,
+        "currency": "INR",
+        "moved": 0,
+        "delayMs": 0,
+        "fault": None,
     }
 
 

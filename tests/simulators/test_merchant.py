@@ -35,9 +35,23 @@ async def test_a_signed_webhook_is_accepted_and_journalled(start):
     assert await deliver(client) == 200
     [entry] = await client.journal()
     assert entry | {"at": 0} == {
-        **{"seq": 1, "at": 0, "provider": "merchant", "operation": "webhook", "reference": "merchant_123", "attempt": 1},
-        **{"status": None, "responseCode": None, "amount": None, "currency": None, "moved": 0, "delayMs": 0, "fault": None},
-        **{"webhookID": "evt_1", "signatureValid": True, "duplicate": False, "body": json.loads(BODY)},
+        "seq": 1,
+        "at": 0,
+        "provider": "merchant",
+        "operation": "webhook",
+        "reference": "merchant_123",
+        "attempt": 1,
+        "status": None,
+        "responseCode": None,
+        "amount": None,
+        "currency": None,
+        "moved": 0,
+        "delayMs": 0,
+        "fault": None,
+        "webhookID": "evt_1",
+        "signatureValid": True,
+        "duplicate": False,
+        "body": json.loads(BODY),
     }
 
 
