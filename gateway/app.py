@@ -1,5 +1,6 @@
 """Composition root: the only place where things are wired together, started in order and stopped in the opposite order."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from gateway.providers.upi import UpiDialect
 from gateway.runtime import RandomIds, SystemClock, uniform
 from gateway.storage.sqlite import SqliteStore
 from gateway.vault import Vault
-from gateway.workers import Lane, Outbox, Recoverer
+from gateway.workers import Lane, Outbox, Purger, Recoverer
 
 log = structlog.get_logger("gateway")
 
@@ -50,6 +51,9 @@ class Gateway:
         interrupted = await self._store.wake_intents(clock.now_ms())
         if interrupted:
             log.warning("recovery.interrupted", attempts=interrupted)
+        removed = await self._store.bury_deliveries([endpoint.id for endpoint in config.webhook_endpoints])
+        if removed:
+            log.warning("webhook.endpoint_removed", deliveries=removed)
         self._metrics = Metrics()
         self._providers = self._open_providers()
         self._courier = HttpCourier(timeout_ms=config.webhooks.timeout_ms)
@@ -77,9 +81,13 @@ class Gateway:
             endpoints_of=_endpoints_of(config),
             announce=self._announce,
         )
-        self._recoverer = Recoverer(store=self._store, payments=payments, clock=clock, config=config.recovery)
+        self._workers: list[Recoverer | Purger] = [
+            Recoverer(method, store=self._store, payments=payments, clock=clock, config=config.recovery) for method in DIALECTS
+        ]
+        self._workers.append(Purger(store=self._store, clock=clock))
         self._outbox.start()
-        self._recoverer.start()
+        for worker in self._workers:
+            worker.start()
         keys = middleware.Keys({merchant.key: merchant.id for merchant in config.merchants})
         app = web.Application(
             middlewares=[middleware.boundary(ids=ids, metrics=self._metrics)], client_max_size=wire.BODY_BYTES_MAX
@@ -92,8 +100,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """After the last request has been answered: what is being delivered ends and is marked, then the database closes."""
-        await self._recoverer.stop()
-        await self._outbox.stop()
+        await asyncio.gather(*(worker.stop() for worker in self._workers), self._outbox.stop())
         for provider in self._providers.values():
             await provider.close()
         await self._courier.close()

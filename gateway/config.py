@@ -67,14 +67,15 @@ class Recovery(Section, frozen=True, kw_only=True):
 
     interval_ms: Count = 250
     inquiries_per_tick_max: Count = 25
-    """100 a second with the default interval, over all providers."""
+    """100 a second with the default interval, for each provider."""
     unknown_after_ms: Count = 500
     """First inquiry after an unknown outcome; each further one waits twice as long, up to `backoff_max_ms`."""
     pending_after_ms: Count = 15_000
     """First inquiry about a customer who has not acted and a provider that has not called back."""
     backoff_max_ms: Count = 60_000
     give_up_after_ms: Count = 24 * 3600 * 1000
-    """Then a person has to look: `manual_review`."""
+    """An attempt of this age that also went unanswered `give_up_inquiries` times has to be looked at by a person: `manual_review`."""
+    give_up_inquiries: Count = 10
 
 
 SANDBOX_MERCHANT = Merchant(id="merchant_123", key="sk_test_merchant_123")
@@ -125,10 +126,24 @@ def _check(config: Config) -> None:
         _check_secret(f"webhook_endpoints.{endpoint.id}.secret", endpoint.secret)
         if endpoint.merchant_id not in merchants:
             raise ValueError(f"webhook_endpoints.{endpoint.id}.merchantID: no merchant {endpoint.merchant_id!r} is configured")
+    upi_secret = config.providers.upi.callback_secret
+    if upi_secret is not None and upi_secret == config.providers.netbanking.callback_secret:
+        raise ValueError(
+            "providers.netbanking.callback_secret: must differ from that of upi, or callbacks cannot be told apart"
+        )
     for key, url in urls.items():
+        if not _is_http_url(url):
+            raise ValueError(f"{key}: expected an http:// or https:// URL with a host name that can exist, got {url!r}")
+
+
+def _is_http_url(url: str) -> bool:
+    try:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{key}: expected an http:// or https:// URL, got {url!r}")
+        host = parts.hostname or ""
+        host.encode("idna")  # labels of 1 to 63 characters: others fail only when somebody connects
+        return parts.scheme in ("http", "https") and bool(host) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _check_secret(key: str, secret: str) -> None:

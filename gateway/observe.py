@@ -53,7 +53,8 @@ def configure_logging(level: str) -> None:
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     if sys.stderr.isatty():
         structlog.configure(
-            processors=[*shared, stamp, structlog.dev.ConsoleRenderer()],
+            # Plain tracebacks: the pretty ones print local variables, and those may be card data.
+            processors=[*shared, stamp, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)],
             wrapper_class=structlog.make_filtering_bound_logger(threshold),
             logger_factory=structlog.PrintLoggerFactory(sys.stderr),
             cache_logger_on_first_use=True,

@@ -1,13 +1,13 @@
 """What the flows need from the world, and what it must keep to. One contract suite (tests/contract) runs against every adapter."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from gateway.core import ledger
 from gateway.core.outcome import Outcome
-from gateway.core.payment import Attempt, Event, Payment
+from gateway.core.payment import Attempt, Event, Method, Payment
 
 DeliveryState = Literal["pending", "delivered", "dead"]
 
@@ -138,8 +138,8 @@ class Store(Protocol):
 
     def transaction(self, transaction_id: str) -> Transaction | None: ...
 
-    def due_attempts(self, now_ms: int, limit: int) -> list[Attempt]:
-        """Attempts with `due_at_ms <= now_ms`, the longest due first."""
+    def due_attempts(self, provider: Method, now_ms: int, limit: int) -> list[Attempt]:
+        """A provider's attempts with `due_at_ms <= now_ms`, the longest due first."""
         ...
 
     async def wake_intents(self, now_ms: int) -> int:
@@ -153,6 +153,14 @@ class Store(Protocol):
     def pending_deliveries(self, endpoint_id: str) -> int: ...
 
     async def purge_claims(self, created_before_ms: int) -> int: ...
+
+    async def bury_deliveries(self, endpoint_ids: Sequence[str]) -> int:
+        """At start: ends the pending deliveries of all endpoints but these, which exist. How many there were."""
+        ...
+
+    def healthy(self) -> bool:
+        """Whether it can still write."""
+        ...
 
     def totals(self) -> tuple[int, int]:
         """(payments, transactions), without counting rows."""
@@ -174,6 +182,10 @@ class CardSecret(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return "CardSecret(...)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Pretty tracebacks do not ask `__repr__`."""
+        return []
 
 
 class Instrument(msgspec.Struct, frozen=True):

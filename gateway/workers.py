@@ -7,11 +7,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+import msgspec
 import structlog
 
 from gateway.config import Recovery
 from gateway.core.errors import StoreError
-from gateway.core.payment import Attempt, Event
+from gateway.core.payment import Attempt, Event, Method
 from gateway.flows.payments import CLAIM_LIFETIME_MS, Payments
 from gateway.flows.webhooks import Sender, Target
 from gateway.ports import Clock, Commit, Delivery, Store
@@ -89,8 +90,17 @@ class Lane:
             await self._work.acquire()
             if self._stopping.is_set():
                 return
-            if self._queue:
-                await self._take(*self._queue.popleft())
+            if not self._queue:
+                continue
+            delivery, body = self._queue.popleft()
+            try:
+                await self._take(delivery, body)
+            except Exception:
+                # The lane must outlive whatever one delivery meets: the outbox still has it.
+                log.exception("webhook.crashed", endpoint_id=self._target.endpoint_id, event_id=delivery.event_id)
+                self._caught_up = False
+                self._failures += 1
+                self._release(delivery)
 
     async def _take(self, delivery: Delivery, body: bytes) -> None:
         if delivery.payment_id in self._busy:
@@ -111,16 +121,14 @@ class Lane:
     async def _pause(self) -> None:
         """One at a time, and ever slower, while the receiver fails."""
         pause_s = min(FAILURE_PAUSE_S * 2 ** min(self._failures - 1, 10), FAILURE_PAUSE_S_MAX) if self._failures else 0.0
-        try:
-            await asyncio.wait_for(self._stopping.wait(), pause_s)
-        except TimeoutError:
-            return
+        await _pause(self._stopping, pause_s)
 
     async def _send(self, delivery: Delivery, body: bytes) -> None:
         if self._stopping.is_set():
             return
         if self._gone:
-            self._mark(_dead(delivery, "endpoint gone"))
+            dead = msgspec.structs.replace(delivery, state="dead", due_at_ms=None, last_error="endpoint gone")
+            self._mark(dead)
             return
         after, fate = await self._sender.send(self._target, delivery, body)
         if fate == "delivered":
@@ -190,23 +198,7 @@ class Lane:
             except Exception:
                 # The lane must outlive whatever one round meets; the next round tries again, and the log says why this one failed.
                 log.exception("webhook.failed", endpoint_id=self._target.endpoint_id)
-            try:
-                await asyncio.wait_for(self._stopping.wait(), period_s)
-            except TimeoutError:
-                continue
-
-
-def _dead(delivery: Delivery, error: str) -> Delivery:
-    return Delivery(
-        endpoint_id=delivery.endpoint_id,
-        payment_id=delivery.payment_id,
-        sequence=delivery.sequence,
-        event_id=delivery.event_id,
-        state="dead",
-        tries=delivery.tries,
-        due_at_ms=None,
-        last_error=error,
-    )
+            await _pause(self._stopping, period_s)
 
 
 class Outbox:
@@ -230,9 +222,11 @@ class Outbox:
 
 
 class Recoverer:
-    """Asks providers about attempts that are due, a bounded number a tick."""
+    """Asks one provider about its attempts that are due, a bounded number a tick. Each provider has one, so that a provider that hangs
+    holds up nobody else's."""
 
-    def __init__(self, *, store: Store, payments: Payments, clock: Clock, config: Recovery) -> None:
+    def __init__(self, provider: Method, *, store: Store, payments: Payments, clock: Clock, config: Recovery) -> None:
+        self._provider = provider
         self._store = store
         self._payments = payments
         self._clock = clock
@@ -245,8 +239,8 @@ class Recoverer:
 
     async def run_once(self) -> int:
         """Looks at what is due now; returns how many attempts that were."""
-        due = self._store.due_attempts(self._clock.now_ms(), self._config.inquiries_per_tick_max)
-        await asyncio.gather(*(self._resolve(attempt) for attempt in due))
+        due = self._store.due_attempts(self._provider, self._clock.now_ms(), self._config.inquiries_per_tick_max)
+        await asyncio.gather(*(self._recover(attempt) for attempt in due))
         return len(due)
 
     async def stop(self) -> None:
@@ -254,35 +248,65 @@ class Recoverer:
         if self._task is not None:
             await self._task
 
-    async def _resolve(self, attempt: Attempt) -> None:
-        payment = self._store.payment(attempt.payment_id)
-        if payment is None:
-            raise StoreError(f"attempt {attempt.reference} names payment {attempt.payment_id}, which does not exist")
-        after, resolved = await self._payments.resolve(payment, attempt)
+    async def _recover(self, due: Attempt) -> None:
+        try:
+            payment, attempt = await self._payments.recover(due)
+        except Exception:
+            # The others of this round must not suffer. This one stays due, and the log says why it failed.
+            log.exception("recovery.failed", payment_id=due.payment_id, reference=due.reference)
+            return
         log.info(
-            "attempt.resolved" if resolved.due_at_ms is None else "attempt.open",
-            payment_id=after.id,
-            reference=attempt.reference,
-            was=attempt.state,
-            state=resolved.state,
-            status=after.status,
-            inquiries=resolved.inquiries,
+            "attempt.resolved" if attempt.due_at_ms is None else "attempt.open",
+            payment_id=payment.id,
+            reference=due.reference,
+            was=due.state,
+            state=attempt.state,
+            status=payment.status,
+            inquiries=attempt.inquiries,
         )
 
     async def _loop(self) -> None:
-        purge_at_ms = 0
         while not self._stopping.is_set():
             try:
                 await self.run_once()
-                now_ms = self._clock.now_ms()
-                if now_ms >= purge_at_ms:
-                    purge_at_ms = now_ms + round(PURGE_S * 1000)
-                    while await self._store.purge_claims(now_ms - CLAIM_LIFETIME_MS):
-                        pass
             except Exception:
-                # Recovery must outlive whatever one round meets; the round is tried again, and the log says why it failed.
-                log.exception("recovery.failed")
+                log.exception("recovery.failed", provider=self._provider)  # the database could not be read: the next round will
+            await _pause(self._stopping, self._config.interval_ms / 1000)
+
+
+class Purger:
+    """Forgets idempotency keys that have lapsed."""
+
+    def __init__(self, *, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._loop())
+
+    async def run_once(self) -> None:
+        while await self._store.purge_claims(self._clock.now_ms() - CLAIM_LIFETIME_MS):
+            pass
+
+    async def stop(self) -> None:
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+
+    async def _loop(self) -> None:
+        while not self._stopping.is_set():
             try:
-                await asyncio.wait_for(self._stopping.wait(), self._config.interval_ms / 1000)
-            except TimeoutError:
-                continue
+                await self.run_once()
+            except Exception:
+                log.exception("purge.failed")  # old keys stay for another minute
+            await _pause(self._stopping, PURGE_S)
+
+
+async def _pause(stopping: asyncio.Event, seconds: float) -> None:
+    """Sleeps, but not beyond the end."""
+    try:
+        await asyncio.wait_for(stopping.wait(), seconds)
+    except TimeoutError:
+        return

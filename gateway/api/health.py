@@ -4,6 +4,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.api import wire
+from gateway.core.errors import CallerError
 from gateway.observe import Metrics
 from gateway.ports import Clock, Store
 from gateway.runtime import rfc3339
@@ -34,7 +35,9 @@ class HealthHandlers:
         return wire.json_response(b'{"status":"live"}', 200)
 
     async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002
-        """Served only once the database is open and the workers run, so an answer is the proof."""
+        """Served only once the database is open and the workers run; 503 if the database has become unusable since."""
+        if not self._store.healthy():
+            raise CallerError(503, "unavailable", "the database cannot be written")
         return wire.json_response(b'{"status":"ready"}', 200)
 
     async def metrics(self, request: web.Request) -> web.Response:  # noqa: ARG002

@@ -29,7 +29,7 @@ Email = Annotated[str, Meta(pattern=r"^[^@\s]{1,64}@[^@\s]{1,189}$" + wire.END)]
 Phone = Annotated[str, Meta(pattern=r"^\+?[0-9 ()-]{5,24}$" + wire.END)]
 Vpa = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}@[A-Za-z][A-Za-z0-9.-]{1,63}$" + wire.END)]
 BankCode = Annotated[str, Meta(pattern=r"^[A-Z0-9]{4,11}$" + wire.END)]
-HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s\x00-\x1f]{1,2000}$" + wire.END)]
+HttpUrl = Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.\[\]:-]{1,255}(/[!#-;=?-\[\]^-~]*)?$" + wire.END, max_length=2000)]
 Metadata = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=50)
 ]
@@ -109,7 +109,10 @@ class PaymentHandlers:
     async def process(self, request: web.Request) -> web.Response:
         merchant_id = self._keys.merchant(request)
         body = await wire.read_body(request)
-        order = self._order(wire.decode(_decoder, body), merchant_id)
+        asked = wire.decode(_decoder, body)
+        if (card := asked.card_details) is not None and body.count(card.number.encode()) > 1:
+            raise CallerError(400, "card_data_misplaced", "the card number belongs into cardDetails.number and nowhere else")
+        order = self._order(asked, merchant_id)
         key = self._idempotency_key(request, body)
         response = await self._payments.process(order, key, render)
         return wire.json_response(response.body, response.status)
@@ -172,7 +175,7 @@ class PaymentHandlers:
         return CardSecret(card.number, card.expiry_month, card.expiry_year, card.cvv, card.holder_name)
 
 
-_BARE_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_BARE_KEY = re.compile(r"[\x21\x23-\x7e]{1,255}")
 _QUOTED_KEY = re.compile(r'"([\x20-\x21\x23-\x7e]{1,255})"')
 
 

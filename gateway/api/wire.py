@@ -4,6 +4,8 @@ Success is `{"success": true, "data": ...}`. Failure is `{"success": false, "err
 `Accept: application/problem+json`.
 """
 
+import asyncio
+import re
 from http import HTTPStatus
 from typing import Annotated, TypeVar
 
@@ -13,6 +15,7 @@ from msgspec import Meta
 
 from gateway.core.errors import CallerError
 
+BODY_S_MAX = 10.0  # a phone on a bad line needs a second or two for a few KiB
 BODY_BYTES_MAX = 64 * 1024  # the largest honest request has a few KiB of metadata
 
 END = r"(?!\n)"  # after a pattern's `$`, which in Python would let a trailing newline pass
@@ -73,7 +76,7 @@ def failure(request: web.Request, error: CallerError, request_id: str) -> web.Re
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The raw JSON body. Raises CallerError 413 or 415."""
+    """The raw JSON body. Raises CallerError 400, 408, 413 or 415."""
     if request.content_type != "application/json":
         raise CallerError(415, "unsupported_media_type", "send the body as Content-Type: application/json")
     if request.headers.get("Content-Encoding", "identity") != "identity":
@@ -81,7 +84,15 @@ async def read_body(request: web.Request) -> bytes:
     length = request.content_length
     if length is not None and length > BODY_BYTES_MAX:
         raise too_large()
-    return await request.read()
+    try:
+        if request.content.is_eof():  # it came with the headers, as nearly all do: no timer needed
+            return await request.read()
+        async with asyncio.timeout(BODY_S_MAX):
+            return await request.read()
+    except TimeoutError as error:
+        raise CallerError(408, "request_timeout", f"the body did not arrive within {BODY_S_MAX:g} s") from error
+    except (web.RequestPayloadError, ConnectionError) as error:  # the second if the caller hung up: nobody hears the answer
+        raise CallerError(400, "invalid_request", "the body breaks off, or is not what its headers say") from error
 
 
 def too_large() -> CallerError:
@@ -93,14 +104,27 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         decoded = decoder.decode(body)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        param = path.rstrip("`").lstrip(".") or None
-        raise CallerError(400, "invalid_request", f"{param}: {message}" if param else message, param) from error
+        raise _invalid(str(error)) from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise CallerError(400, "invalid_json", f"the body is not valid JSON: {error}") from error
     if b"\\u0000" in body and _has_nul(msgspec.to_builtins(decoded)):
         raise CallerError(400, "invalid_request", "the body contains a NUL character")
     return decoded
+
+
+# msgspec tells in prose where the fault is: "Expected `int`, got `str` - at `$.a.b`", "... - at `key` in `$.a`".
+_LOCATED = re.compile(r"(?P<message>.*) - at (?:`key` in )?`\$\.?(?P<path>.*)`", re.DOTALL)
+_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>.*)`", re.DOTALL)
+_CARD_LIKE = re.compile(r"[0-9](?:[ -]?[0-9]){11,}")  # what was sent in the wrong place, and must not be repeated
+
+
+def _invalid(said: str) -> CallerError:
+    said = _CARD_LIKE.sub("[...]", said)
+    located = _LOCATED.fullmatch(said)
+    message, path = (located["message"], located["path"]) if located else (said, "")
+    if field := _FIELD.fullmatch(message):
+        path = f"{path}.{field['name']}" if path else field["name"]
+    return CallerError(400, "invalid_request", f"{path}: {message}" if path else message, path or None)
 
 
 def _has_nul(value: object) -> bool:

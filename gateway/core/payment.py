@@ -11,6 +11,8 @@ Rules that the tables carry:
   provider, which blocks the reference, and only the acknowledged reversal fails the payment.
 - A success that arrives after the payment failed or expired is reversed at the provider, not revived.
 - A provider that takes back a success it reported leaves the books alone and puts the attempt up for `manual_review`.
+- `manual_review` is left by a definite answer, as long as the payment is open; once it is not, by a person.
+- A charge that is pending and asks nothing of the customer leaves the payment `processing`.
 - Repeating a finding changes nothing: callbacks may arrive twice, late and out of order.
 
 The attempt's state `sent` exists only in memory: `intent` is written before the call, and after a crash it means "maybe sent".
@@ -53,6 +55,9 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 # What merchants are told of. The other events are history.
 PUBLISHED: frozenset[Status] = frozenset({"completed", "failed", "expired"})
 
+# Statuses in which the provider's word decides what becomes of the payment.
+UNSETTLED: frozenset[Status] = frozenset({"processing", "requires_action"})
+
 OPEN_STATES: frozenset[AttemptState] = frozenset({"intent", "pending", "unknown", "reversing"})
 
 _SUCCEED: dict[type, AttemptState] = {Approved: "succeeded", Declined: "declined", Expired: "declined", Reversed: "reversed"}
@@ -67,7 +72,7 @@ ATTEMPT_TRANSITIONS: dict[AttemptState, dict[type, AttemptState]] = {
     "succeeded": {Declined: "manual_review", Expired: "manual_review", Reversed: "manual_review"},
     "declined": {Approved: "reversing"},
     "reversed": {},
-    "manual_review": {},
+    "manual_review": _SUCCEED,
 }
 
 
@@ -166,7 +171,7 @@ def step(
 ) -> Step | None:
     """What follows from `outcome`; None if nothing does. `timestamp` is `now_ms` as RFC 3339, for the webhook."""
     state = ATTEMPT_TRANSITIONS[attempt.state].get(type(outcome))
-    if state is None:
+    if state is None or (attempt.state == "manual_review" and payment.status not in UNSETTLED):
         return None
     path = _path(payment.status, state, outcome)
     new_attempt = _attempt_after(attempt, state, outcome, now_ms)
@@ -184,7 +189,7 @@ def step(
 def _path(status: Status, state: AttemptState, outcome: Outcome) -> tuple[Status, ...]:
     """The statuses that the payment passes through, given the attempt's new state."""
     waiting = status == "requires_action"
-    if status not in ("processing", "requires_action"):
+    if status not in UNSETTLED:
         return ()
     if state == "succeeded":
         return ("processing", "completed") if waiting else ("completed",)
@@ -192,7 +197,7 @@ def _path(status: Status, state: AttemptState, outcome: Outcome) -> tuple[Status
         return ("expired",) if waiting and isinstance(outcome, Expired) else ("failed",)
     if state == "reversed":
         return ("expired",) if waiting else ("failed",)
-    if state == "pending" and not waiting:
+    if isinstance(outcome, Pending) and outcome.next_action is not None and not waiting:
         return ("requires_action",)
     return ()
 

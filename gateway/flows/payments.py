@@ -114,26 +114,21 @@ class Payments:
         self._recovery = recovery
         self._endpoints_of = endpoints_of
         self._announce = announce
-        self._in_flight: dict[tuple[str, str], bytes] = {}  # (merchant, key) -> fingerprint
+        self._alive: set[str] = set()  # payments that a request of this process is working on
 
     # Process
 
     async def process(self, order: Order, key: IdempotencyKey | None, render: Render) -> Response:
         """Pays. Raises CallerError 409 or 422 for the key's sake; a decline is a Response like any other."""
-        if key is None:
-            return await self._process(order, None, render)
-        slot = (order.merchant_id, key.key)
-        running = self._in_flight.get(slot)
-        if running is not None:
-            raise _still_running() if running == key.fingerprint else _mismatch()
-        self._in_flight[slot] = key.fingerprint
-        try:
-            return await self._process(order, key, render)
-        finally:
-            del self._in_flight[slot]
-
-    async def _process(self, order: Order, key: IdempotencyKey | None, render: Render) -> Response:
         begun, commit = self._intent(order, key)
+        # Before the claim is made: whoever meets that claim must be able to see that its work is not interrupted, but under way.
+        self._alive.add(begun.payment.id)
+        try:
+            return await self._process(order, key, render, begun, commit)
+        finally:
+            self._alive.discard(begun.payment.id)
+
+    async def _process(self, order: Order, key: IdempotencyKey | None, render: Render, begun: Step, commit: Commit) -> Response:
         committed = await self._store.commit(commit)
         match committed:
             case Done():
@@ -207,15 +202,22 @@ class Payments:
         )
 
     async def _finish(self, payment_id: str, merchant_id: str, key: str, render: Render) -> Response:
-        """The key was claimed by a process that is gone. Its payment is finished here, and answered."""
-        payment = self._store.payment(payment_id)
-        attempt = self._store.attempt_of(payment_id)
-        if payment is None or attempt is None:
-            raise StoreError(f"claim {key} names payment {payment_id}, which does not exist")
-        payment, attempt = await self.resolve(payment, attempt)
-        response = render(payment)
-        await self._store.commit(Commit(response=StoredResponse(merchant_id, key, response)))
-        return response
+        """The key was claimed, and nothing answered yet: by a request that is running (409), or by one whose process is gone, whose
+        payment is finished here, and answered."""
+        if payment_id in self._alive:
+            raise _still_running()
+        self._alive.add(payment_id)
+        try:
+            payment = self._store.payment(payment_id)
+            attempt = self._store.attempt_of(payment_id)
+            if payment is None or attempt is None:
+                raise StoreError(f"claim {key} names payment {payment_id}, which does not exist")
+            payment, attempt = await self.resolve(payment, attempt)
+            response = render(payment)
+            await self._store.commit(Commit(response=StoredResponse(merchant_id, key, response)))
+            return response
+        finally:
+            self._alive.discard(payment_id)
 
     # Learn
 
@@ -235,7 +237,7 @@ class Payments:
                 if commit.payment is not None:
                     self._announce(after[0], events, deliveries)
                 return after
-            payment, attempt = self._reload(payment, attempt)
+            payment, attempt = self._load(attempt)
         raise StoreError(f"payment {payment.id}: {CONFLICTS_MAX} conflicts in a row")
 
     def _consequences(
@@ -285,13 +287,21 @@ class Payments:
                 return attempt
         return msgspec.structs.replace(attempt, due_at_ms=due_ms)
 
-    def _reload(self, payment: Payment, attempt: Attempt) -> tuple[Payment, Attempt]:
-        fresh_payment, fresh_attempt = self._store.payment(payment.id), self._store.attempt(attempt.reference)
-        if fresh_payment is None or fresh_attempt is None:
-            raise StoreError(f"payment {payment.id} disappeared")
-        return fresh_payment, fresh_attempt
+    def _load(self, attempt: Attempt) -> tuple[Payment, Attempt]:
+        """Both as they are now. The payment first: if a commit comes between the two reads, its version is the old one, and what is
+        decided on the pair meets a conflict. The other way round a stale attempt would pass."""
+        payment = self._store.payment(attempt.payment_id)
+        fresh = self._store.attempt(attempt.reference)
+        if payment is None or fresh is None:
+            raise StoreError(f"attempt {attempt.reference} or its payment {attempt.payment_id} does not exist")
+        return payment, fresh
 
     # Resolve: status inquiry and reversal
+
+    async def recover(self, due: Attempt) -> tuple[Payment, Attempt]:
+        """Resolves an attempt that is due. It is read again: somebody may have learnt about it since it was found to be due."""
+        payment, attempt = self._load(due)
+        return await self.resolve(payment, attempt)
 
     async def resolve(self, payment: Payment, attempt: Attempt) -> tuple[Payment, Attempt]:
         """Asks the provider about an open attempt by our reference, and reverses it where that is what follows."""
@@ -303,20 +313,21 @@ class Payments:
 
     async def _inquire(self, payment: Payment, attempt: Attempt) -> tuple[Payment, Attempt]:
         channel = self._channels[attempt.provider]
-        outcome = await channel.provider.inquire(attempt, deadline_s=channel.timeout_ms / 1000)
+        outcome = _of_an_inquiry(await channel.provider.inquire(attempt, deadline_s=channel.timeout_ms / 1000))
         if isinstance(outcome, Pending) and self._clock.now_ms() > attempt.expires_at_ms + OVERDUE_GRACE_MS:
             outcome = Overdue()
         return await self._learn_or_wait(payment, attempt, outcome)
 
     async def _reverse(self, payment: Payment, attempt: Attempt) -> tuple[Payment, Attempt]:
         channel = self._channels[attempt.provider]
-        outcome = await channel.provider.reverse(attempt, deadline_s=channel.timeout_ms / 1000)
+        outcome = _of_an_inquiry(await channel.provider.reverse(attempt, deadline_s=channel.timeout_ms / 1000))
         return await self._learn_or_wait(payment, attempt, outcome)
 
     async def _learn_or_wait(self, payment: Payment, attempt: Attempt, outcome: Outcome) -> tuple[Payment, Attempt]:
         """Learns; if that left the attempt where it was, recovery looks again, later each time."""
         now_ms = self._clock.now_ms()
-        if isinstance(outcome, Unknown | NotSent) and now_ms > attempt.created_at_ms + self._recovery.give_up_after_ms:
+        old = now_ms > attempt.created_at_ms + self._recovery.give_up_after_ms
+        if isinstance(outcome, Unknown) and old and attempt.inquiries >= self._recovery.give_up_inquiries:
             outcome = GaveUp()
         after_payment, after = await self.learn(payment, attempt, outcome)
         if after.state != attempt.state or after.due_at_ms is None:
@@ -330,7 +341,7 @@ class Payments:
         touched = msgspec.structs.replace(payment, version=payment.version + 1)
         committed = await self._store.commit(Commit(payment=touched, attempt=later))
         # On a conflict somebody else has just learnt more: what they wrote stands.
-        return (touched, later) if isinstance(committed, Done) else self._reload(payment, attempt)
+        return (touched, later) if isinstance(committed, Done) else self._load(attempt)
 
     # Callback
 
@@ -343,19 +354,13 @@ class Payments:
         attempt = self._store.attempt(told.reference)
         if PROVIDER_NAMES[told.provider] != provider or attempt is None or attempt.provider != provider:
             raise not_found("reference")
-        payment, attempt = self._reload_of(attempt)
+        payment, attempt = self._load(attempt)
         outcome = self._channels[provider].provider.read_callback(body, attempt)
         if isinstance(outcome, Unknown):
             log.warning("callback.refused", payment_id=payment.id, reference=attempt.reference, reason=outcome.reason)
             raise CallerError(400, "invalid_request", f"callback: {outcome.reason}")
         payment, _ = await self.learn(payment, attempt, outcome)
         return payment
-
-    def _reload_of(self, attempt: Attempt) -> tuple[Payment, Attempt]:
-        payment = self._store.payment(attempt.payment_id)
-        if payment is None:
-            raise StoreError(f"attempt {attempt.reference} names payment {attempt.payment_id}, which does not exist")
-        return payment, attempt
 
     # Read
 
@@ -372,6 +377,11 @@ class Payments:
         if transaction is None or transaction.merchant_id != merchant_id:
             raise not_found("transaction")
         return transaction
+
+
+def _of_an_inquiry(outcome: Outcome) -> Outcome:
+    """That *this* call was not sent says nothing about the charge: only a create that was not sent is definite."""
+    return Unknown(f"not sent: {outcome.reason}") if isinstance(outcome, NotSent) else outcome
 
 
 def _still_running() -> CallerError:

@@ -7,10 +7,11 @@
 The dialects (card.py, upi.py, netbanking.py) say how a request is encoded and what an answer means.
 """
 
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import aiohttp
 import msgspec
+from msgspec import Meta
 from yarl import URL
 
 from gateway.config import ProviderConfig
@@ -25,18 +26,25 @@ CONNECT_TIMEOUT_S = 0.5  # loopback or the next data centre; together with the p
 _JSON = {"Content-Type": "application/json"}
 
 
+# What a provider says is stored, shown to merchants and sent in webhooks, so it has to look like what it claims to be.
+Code = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{1,32}\Z")]
+ProviderId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z")]
+WebUrl = Annotated[str, Meta(pattern=r"^https?://[!-~]{1,2000}\Z")]
+UpiUrl = Annotated[str, Meta(pattern=r"^upi://[!-~]{1,2000}\Z")]
+
+
 class Charge(msgspec.Struct, frozen=True, rename="camel"):
     """A provider's answer (docs/providers.md). Unknown fields are ignored: providers add some without asking."""
 
     reference: str
-    provider_id: str = msgspec.field(name="providerID")
+    provider_id: ProviderId = msgspec.field(name="providerID")
     status: Literal["pending", "approved", "declined", "expired", "reversed"]
     amount: int
     currency: str
-    response_code: str | None = None
-    intent_url: str | None = msgspec.field(name="intentURL", default=None)
-    qr_payload: str | None = None
-    redirect_url: str | None = msgspec.field(name="redirectURL", default=None)
+    response_code: Code | None = None
+    intent_url: UpiUrl | None = msgspec.field(name="intentURL", default=None)
+    qr_payload: UpiUrl | None = None
+    redirect_url: WebUrl | None = msgspec.field(name="redirectURL", default=None)
 
 
 class Dialect(Protocol):
@@ -60,7 +68,9 @@ def read_charge(body: bytes, attempt: Attempt, dialect: Dialect) -> Outcome:
     try:
         charge = _decode(body)
     except UNREADABLE as error:
-        return Unknown(f"the provider's answer cannot be read: {error}")
+        # Only up to the first quotation: that is the provider's own text, which may repeat a card number, and reasons are logged.
+        said = str(error).partition("'")[0]
+        return Unknown(f"the provider's answer cannot be read: {type(error).__name__}: {said}")
     if (charge.reference, charge.amount, charge.currency) != (attempt.reference, attempt.amount_minor, attempt.currency):
         return Unknown("the provider's answer is about another reference, amount or currency")
     match charge.status:

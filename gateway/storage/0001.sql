@@ -42,7 +42,7 @@ CREATE TABLE attempts (
   resolved_at_ms INTEGER,
   created_at_ms  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX attempts_due ON attempts (due_at_ms) WHERE due_at_ms IS NOT NULL;
+CREATE INDEX attempts_due ON attempts (provider, due_at_ms) WHERE due_at_ms IS NOT NULL;
 
 -- A payment is a money movement of its own; refunds and chargebacks will join here. A view, so that no status is written twice.
 CREATE VIEW transactions AS

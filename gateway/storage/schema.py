@@ -32,7 +32,7 @@ def lock(path: Path) -> int:
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """An autocommit connection. WAL: readers never wait for the writer. FULL: a commit has been fsynced when it returns."""
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
     if not read_only:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")

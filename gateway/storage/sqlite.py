@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gateway.core.errors import StoreError, StoreFull
-from gateway.core.payment import Attempt, Payment
+from gateway.core.payment import Attempt, Method, Payment
 from gateway.ports import (
     Claim,
     Commit,
@@ -37,6 +37,8 @@ BATCH_MAX = 256  # bounds the time that one batch keeps the loop: about 20 ms
 # Between the starts of two batches. A batch costs about 250 us of CPU beyond its rows, so a busy gateway should make fewer of them.
 SPACING_S = 0.008
 WAITING_MAX = 10_000  # commits; more than a second's worth of work that nobody has time for
+NO_WAITING = "PRAGMA busy_timeout=0"  # on the event loop: `_begin` waits instead
+BUSY_S_MAX, BUSY_PAUSE_S = 10.0, 0.02  # while another program holds the database's write lock
 VERSIONS_MAX = 20_000  # payments whose version is known without asking: some seconds' worth, 3 MB
 PURGE_MAX = 500  # claims a transaction
 
@@ -99,6 +101,7 @@ class SqliteStore:
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()  # one transaction at a time on the writer's connection
         self._closing = False
+        self._broken: str | None = None  # why nothing can be written any more
         self._disk = ThreadPoolExecutor(1, "sqlite-commit")
         self._payments: int = reader.execute("SELECT count(*) FROM payments").fetchone()[0]
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -106,6 +109,7 @@ class SqliteStore:
     @classmethod
     def open(cls, path: Path, *, vault_key_id: str) -> "SqliteStore":
         """Opens or makes the database. Raises DatabaseLocked, SchemaTooNew, VaultError or StoreError, each saying what to do."""
+        path = path.resolve()  # two names of one file must meet at one lock
         try:
             lock = schema.lock(path)
         except OSError as error:
@@ -114,6 +118,7 @@ class SqliteStore:
             writer = schema.connect(path, read_only=False)
             schema.migrate(writer, path)
             schema.bind_vault_key(writer, vault_key_id, path)
+            writer.execute(NO_WAITING)
             return cls(path, writer, schema.connect(path, read_only=True), lock)
         except sqlite3.Error as error:
             os.close(lock)
@@ -125,6 +130,8 @@ class SqliteStore:
     async def commit(self, commit: Commit) -> Committed:
         if self._closing:
             raise StoreError("the store is closed")
+        if self._broken is not None:
+            raise StoreError(self._broken)
         if len(self._waiting) >= WAITING_MAX:
             raise StoreFull(f"{WAITING_MAX} commits are waiting for the disk")
         future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
@@ -163,10 +170,11 @@ class SqliteStore:
     async def _write(self, group: Sequence[_Waiting]) -> None:
         try:
             batch = Batch()
+            await self._begin()
             results = self._statements([commit for commit, _ in group], batch)
             await asyncio.get_running_loop().run_in_executor(self._disk, self._writer.execute, "COMMIT")
         except Exception as error:  # whatever it was: those who wait have to hear of it, and the next batch has to go on
-            self._rollback()
+            self._undo()
             await self._recover(group, error)
             return
         self._remember(batch.versions)
@@ -176,20 +184,46 @@ class SqliteStore:
             if not future.done():  # its caller may have been cancelled; the commit stands
                 future.set_result(result)
 
+    async def _begin(self) -> None:
+        """Starts a transaction. Somebody with a shell may hold the write lock for a moment: the loop goes on meanwhile."""
+        deadline_s = asyncio.get_running_loop().time() + BUSY_S_MAX
+        while True:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or asyncio.get_running_loop().time() > deadline_s:
+                    raise
+                await asyncio.sleep(BUSY_PAUSE_S)
+            else:
+                return
+
+    def _undo(self) -> None:
+        """Rolls back. A connection that cannot even do that is replaced; if that fails, too, the store is done for."""
+        try:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+        except sqlite3.Error:
+            try:
+                self._writer.close()
+                self._writer = schema.connect(self._path, read_only=False)
+                self._writer.execute(NO_WAITING)
+            except sqlite3.Error as error:
+                self._broken = f"{self._path}: {error}"
+
     async def _recover(self, group: Sequence[_Waiting], error: Exception) -> None:
         """A batch failed: try its commits one by one, so that one that cannot be written leaves the others whole."""
-        if len(group) > 1:
+        if len(group) > 1 and self._broken is None:
             for waiting in group:
                 await self._write([waiting])
             return
-        commit, future = group[0]
-        if future.done():
-            return
-        first = commit.payment is not None and commit.payment.version == 1
-        if isinstance(error, sqlite3.IntegrityError) and first:
-            future.set_result(Conflict())
-        else:
-            future.set_exception(StoreError(f"{self._path}: {error}"))
+        for commit, future in group:
+            first = commit.payment is not None and commit.payment.version == 1
+            if future.done():
+                continue
+            if isinstance(error, sqlite3.IntegrityError) and first:
+                future.set_result(Conflict())
+            else:
+                future.set_exception(StoreError(f"{self._path}: {error}"))
 
     def _remember(self, versions: dict[str, int]) -> None:
         self._versions.update(versions)
@@ -197,7 +231,6 @@ class SqliteStore:
             del self._versions[next(iter(self._versions))]
 
     def _statements(self, commits: Sequence[Commit], batch: Batch) -> list[Committed]:
-        self._writer.execute("BEGIN IMMEDIATE")
         results = []
         for commit in commits:
             refusal = self._refusal(commit, batch)
@@ -207,10 +240,6 @@ class SqliteStore:
         for sql, parameters in batch.writes.items():
             self._writer.executemany(sql, parameters)
         return results
-
-    def _rollback(self) -> None:
-        if self._writer.in_transaction:
-            self._writer.execute("ROLLBACK")
 
     def _refusal(self, commit: Commit, batch: Batch) -> Committed | None:
         """What does not hold for this commit; None if all holds."""
@@ -252,6 +281,14 @@ class SqliteStore:
         )
         return await self._maintain(sql, (created_before_ms,))
 
+    async def bury_deliveries(self, endpoint_ids: Sequence[str]) -> int:
+        marks = ",".join("?" * len(endpoint_ids))
+        sql = (
+            "UPDATE deliveries SET state='dead', due_at_ms=NULL, last_error='endpoint removed'"  # noqa: S608 - only question marks
+            f" WHERE due_at_ms IS NOT NULL AND endpoint_id NOT IN ({marks})"
+        )
+        return await self._maintain(sql, tuple(endpoint_ids))
+
     async def _maintain(self, sql: str, parameters: rows.Row) -> int:
         """One statement in a transaction of its own. Returns the rows changed."""
         async with self._writing:
@@ -280,9 +317,9 @@ class SqliteStore:
         row = self._reader.execute(sql, (payment_id, transaction_id)).fetchone()
         return rows.transaction(row) if row else None
 
-    def due_attempts(self, now_ms: int, limit: int) -> list[Attempt]:
-        sql = "SELECT * FROM attempts WHERE due_at_ms<=? ORDER BY due_at_ms LIMIT ?"
-        return [rows.attempt(row) for row in self._reader.execute(sql, (now_ms, limit))]
+    def due_attempts(self, provider: Method, now_ms: int, limit: int) -> list[Attempt]:
+        sql = "SELECT * FROM attempts WHERE provider=? AND due_at_ms<=? ORDER BY due_at_ms LIMIT ?"
+        return [rows.attempt(row) for row in self._reader.execute(sql, (provider, now_ms, limit))]
 
     def due_deliveries(self, endpoint_id: str, now_ms: int, limit: int) -> list[tuple[Delivery, bytes]]:
         sql = (
@@ -296,6 +333,9 @@ class SqliteStore:
         sql = "SELECT count(*) FROM deliveries WHERE endpoint_id=? AND due_at_ms IS NOT NULL"
         count: int = self._reader.execute(sql, (endpoint_id,)).fetchone()[0]
         return count
+
+    def healthy(self) -> bool:
+        return self._broken is None and not self._closing and not self._task.done()
 
     def totals(self) -> tuple[int, int]:
         return self._payments, self._payments  # each payment is one transaction, see the view in 0001.sql

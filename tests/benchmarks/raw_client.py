@@ -70,14 +70,22 @@ class Connection(asyncio.Protocol):
 async def run(options: argparse.Namespace) -> dict[str, float]:
     parts = urlsplit(options.url)
     body = Path(options.body).read_bytes() if options.body else b""
-    lines = [f"POST {options.path} HTTP/1.1", f"Host: {parts.netloc}", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    lines = [
+        f"POST {options.path} HTTP/1.1",
+        f"Host: {parts.netloc}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
     head = "\r\n".join([*lines, *options.header, "", ""]).encode()
     tally, numbers, loop = Tally(), itertools.count(1), asyncio.get_running_loop()
     start = time.time_ns() % 10**9  # so that a second run on the same server repeats no key
     numbers = itertools.count(start * 10**6)
+
+    def connection() -> Connection:
+        return Connection(head, body, options.unique.encode(), numbers, tally)
+
     connections = [
-        (await loop.create_connection(lambda: Connection(head, body, options.unique.encode(), numbers, tally), parts.hostname, parts.port))[1]
-        for _ in range(options.connections)
+        (await loop.create_connection(connection, parts.hostname, parts.port))[1] for _ in range(options.connections)
     ]
     await asyncio.sleep(WARM_UP_S)
     before, ok_before, began = tally.answers, tally.ok, time.perf_counter()

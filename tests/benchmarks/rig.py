@@ -1,4 +1,4 @@
-"""Starts servers, loads them one after the other, and says what it cost them. All on this machine, in turn, so that its moods hit all alike."""
+"""Starts servers, loads them one after the other, and says what it cost them: on one machine, in turn, so that its moods hit all alike."""
 
 import json
 import subprocess
@@ -64,7 +64,9 @@ def load(server: Server, path: str, body: Path, headers: Sequence[str], seconds:
         before_s = server.cpu_s()
         told = json.loads(client.stdout.readline())
         used_s = server.cpu_s() - before_s
-    assert told["answers"] == told["ok"] > 0, f"{path}: {told['answers'] - told['ok']} of {told['answers']} answers were no success"
+    assert told["answers"] == told["ok"] > 0, (
+        f"{path}: {told['answers'] - told['ok']} of {told['answers']} answers were no success"
+    )
     return Measured(told["rate"], used_s / told["ok"] * 1e6)
 
 

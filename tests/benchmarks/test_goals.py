@@ -70,7 +70,12 @@ def secrets() -> dict[str, str]:
 @pytest.fixture
 def simulators(tmp_path: Path, secrets: dict[str, str]) -> Iterator[Server]:
     at_once = {"kind": "constant", "value": "0ms"}
-    config = {"seed": 1, "secrets": secrets, "card": {"latency": at_once, "outcomes": {"00": 1.0}}, "merchant": {"latency": at_once}}
+    config = {
+        "seed": 1,
+        "secrets": secrets,
+        "card": {"latency": at_once, "outcomes": {"00": 1.0}},
+        "merchant": {"latency": at_once},
+    }
     (tmp_path / "simulators.json").write_text(json.dumps(config))
     command = ["-m", "simulators", "--config", str(tmp_path / "simulators.json"), "--port", "0"]
     with Server(command, tmp_path / "simulators.log") as server:
@@ -123,7 +128,9 @@ def with_delivery(measure: Callable[[], Measured], db: Path) -> Measured:
 
 
 def show(title: str, found: dict[str, list[Measured]], yardstick: str, benchmark: Any) -> None:
-    print(table(f"{title}  ({platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()})", found, yardstick))
+    print(
+        table(f"{title}  ({platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()})", found, yardstick)
+    )
     for name, rounds in found.items():
         benchmark.extra_info[name] = {"rates": [one.rate for one in rounds], "cpu_us": [one.cpu_us for one in rounds]}
 
@@ -144,7 +151,9 @@ def test_card_payment_against_a_bare_hop(
         subjects = {
             "(a) bare aiohttp hop": lambda: pay(bare),
             "(b) card payment": lambda: pay(plain),
-            "(b) card payment, webhook delivered": lambda: with_delivery(lambda: pay(webhooks), tmp_path / "webhooks/gateway.db"),
+            "(b) card payment, webhook delivered": lambda: with_delivery(
+                lambda: pay(webhooks), tmp_path / "webhooks/gateway.db"
+            ),
         }
         found = benchmark.pedantic(in_turn, args=(subjects, pace.rounds), rounds=1)
         assert counted(tmp_path / "webhooks/gateway.db", "dead") == 0
@@ -159,7 +168,9 @@ def test_card_charge_against_a_bare_echo(benchmark: Any, pace: Pace, simulators:
     with Server([str(HERE / "bare_echo.py")], tmp_path / "echo.log") as echo:
         subjects = {
             "bare aiohttp echo": lambda: load(echo, "/echo", tmp_path / "charge.json", [], pace.seconds),
-            "(c) simulator's card charge": lambda: load(simulators, "/card/charges", tmp_path / "charge.json", [], pace.seconds),
+            "(c) simulator's card charge": lambda: load(
+                simulators, "/card/charges", tmp_path / "charge.json", [], pace.seconds
+            ),
         }
         found = benchmark.pedantic(in_turn, args=(subjects, pace.rounds), rounds=1)
     show("Card charges of the simulator", found, "bare aiohttp echo", benchmark)

@@ -56,6 +56,7 @@ async def silence(writer: asyncio.StreamWriter) -> None:
 class RawServer:
     def __init__(self) -> None:
         self.requests: list[bytes] = []
+        self.connections = 0
         self.behaviour: Behaviour = silence
         self.url = ""
         self.seen = asyncio.Event()
@@ -85,10 +86,11 @@ async def raw_server() -> AsyncIterator[RawServer]:
     connections: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        made.connections += 1
         connections.add(asyncio.create_task(made.serve(reader, writer)))
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    made.url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+    made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     yield made
     server.close()
     for connection in connections:

@@ -27,6 +27,7 @@ from tests.gateway.doubles import CVV, INSTRUMENTS, NUMBER, PATIENCE_S, make_att
 
 DIALECTS: dict[Method, Dialect] = {"card": CardDialect(), "upi": UpiDialect(), "netbanking": NetbankingDialect()}
 OPERATIONS = ("create", "inquire", "reverse")
+ALL_UNKNOWN = dict.fromkeys(OPERATIONS, Unknown)
 CALLBACK_URL = "http://gateway.example/api/webhooks/payment"
 SOON_S = 0.15  # a deadline for those who will not be answered
 
@@ -102,7 +103,7 @@ async def test_a_connection_that_is_not_answered_is_not_sent():
             waiting.append(socket.socket())
             waiting[-1].setblocking(False)
             waiting[-1].connect_ex(deaf.getsockname())
-        async with calling("http://127.0.0.1:{}".format(deaf.getsockname()[1])) as caller:
+        async with calling(f"http://127.0.0.1:{deaf.getsockname()[1]}") as caller:
             assert await caller.call("create", deadline_s=SOON_S) == NotSent("ConnectionTimeoutError")
         for connection in waiting:
             connection.close()
@@ -153,6 +154,7 @@ def broken() -> dict[str, Behaviour]:
         "half a document": http(200, good[: len(good) // 2]),
         "two documents": http(200, good + good),
         "no utf-8": http(200, good.replace(b"prov_1", b"\xff\xfe")),
+        "the card number in another place": http(200, good.replace(b"approved", NUMBER.encode())),
         "a list": http(200, b"[" + good + b"]"),
         "null": http(200, b"null"),
         "brackets": http(200, b"[" * 60_000),
@@ -164,11 +166,10 @@ def broken() -> dict[str, Behaviour]:
     }
 
 
-@operations
 @pytest.mark.parametrize("how", broken())
-async def test_an_answer_that_tells_nothing_is_unknown(server: RawServer, caller: Caller, operation: str, how: str):
+async def test_an_answer_that_tells_nothing_is_unknown(server: RawServer, caller: Caller, how: str):
     server.behaviour = broken()[how]
-    assert isinstance(await caller.call(operation), Unknown)
+    assert {operation: type(await caller.call(operation)) for operation in OPERATIONS} == ALL_UNKNOWN
     assert b"answered-elsewhere" not in b"".join(server.requests)
 
 
@@ -184,7 +185,6 @@ async def test_an_answer_that_stops_in_the_middle_is_unknown(server: RawServer, 
     assert isinstance(await caller.call("create", deadline_s=SOON_S), Unknown)
 
 
-@operations
 @pytest.mark.parametrize(
     "changed",
     [
@@ -209,11 +209,9 @@ async def test_an_answer_that_stops_in_the_middle_is_unknown(server: RawServer, 
     ],
     ids=str,
 )
-async def test_a_charge_that_is_not_exactly_ours_is_unknown(
-    server: RawServer, caller: Caller, operation: str, changed: dict[str, Any]
-):
+async def test_a_charge_that_is_not_exactly_ours_is_unknown(server: RawServer, caller: Caller, changed: dict[str, Any]):
     server.behaviour = answering(caller.charge(**changed))
-    assert isinstance(await caller.call(operation), Unknown)
+    assert {operation: type(await caller.call(operation)) for operation in OPERATIONS} == ALL_UNKNOWN
 
 
 async def test_a_create_is_sent_once_even_if_a_reused_connection_breaks(server: RawServer, caller: Caller):
@@ -226,7 +224,11 @@ async def test_a_create_is_sent_once_even_if_a_reused_connection_breaks(server: 
 
 # Definite answers
 
-DECLINES = {"card": ("51", "insufficient_funds"), "upi": ("ZA", "declined_by_customer"), "netbanking": ("otp_failed", "otp_failed")}
+DECLINES = {
+    "card": ("51", "insufficient_funds"),
+    "upi": ("ZA", "declined_by_customer"),
+    "netbanking": ("otp_failed", "otp_failed"),
+}
 
 
 @operations
@@ -268,7 +270,10 @@ async def test_the_largest_answer_that_is_read_is_read_whole(server: RawServer, 
     good = json.dumps(caller.charge()).encode()
     padded = good[:-1] + b" " * (ANSWER_BYTES_MAX - len(good)) + b"}"
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (padded[:5], padded[5:20_000], padded[20_000:]))
-    for answer in (http(200, padded), wire.sending(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")):
+    for answer in (
+        http(200, padded),
+        wire.sending(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"),
+    ):
         server.behaviour = answer
         assert isinstance(await caller.call("create"), Approved)
 

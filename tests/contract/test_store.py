@@ -124,7 +124,7 @@ async def test_a_reopened_store_knows_what_the_last_one_wrote(adapter: SqliteAda
     second = adapter.open()
     assert second.totals() == (2, 2)
     assert second.payment(id_of(1)) == completion(begun).payment
-    assert [attempt.payment_id for attempt in second.due_attempts(NOW_MS + 10_000, 10)] == [id_of(2)]
+    assert [attempt.payment_id for attempt in second.due_attempts("card", NOW_MS + 10_000, 10)] == [id_of(2)]
 
 
 async def test_the_same_card_twice_is_stored_once(adapter: SqliteAdapter, store: Store):
@@ -239,7 +239,7 @@ async def test_a_big_group_is_written_whole(store: Store):
     count = 700
     assert await together(store, [intent(n) for n in range(1, count + 1)]) == [Done()] * count
     assert store.totals() == (count, count)
-    assert len(store.due_attempts(NOW_MS + 10_000, 1000)) == count
+    assert len(store.due_attempts("card", NOW_MS + 10_000, 1000)) == count
 
 
 async def test_a_commit_stands_though_its_caller_was_cancelled(store: Store):
@@ -277,10 +277,10 @@ async def test_closing_waits_for_what_was_handed_over(adapter: SqliteAdapter, st
 async def test_due_attempts_are_the_open_ones_whose_time_has_come_longest_due_first(store: Store):
     for n, due_ms in enumerate([NOW_MS + 30, NOW_MS + 10, NOW_MS + 20, None, NOW_MS + 31], start=1):
         await store.commit(intent(n, attempt={"due_at_ms": due_ms}))
-    due = store.due_attempts(NOW_MS + 30, 10)
+    due = store.due_attempts("card", NOW_MS + 30, 10)
     assert [attempt.payment_id for attempt in due] == [id_of(2), id_of(3), id_of(1)]
-    assert [attempt.payment_id for attempt in store.due_attempts(NOW_MS + 30, 2)] == [id_of(2), id_of(3)]
-    assert store.due_attempts(NOW_MS + 9, 10) == []
+    assert [attempt.payment_id for attempt in store.due_attempts("card", NOW_MS + 30, 2)] == [id_of(2), id_of(3)]
+    assert store.due_attempts("card", NOW_MS + 9, 10) == []
 
 
 async def test_waking_makes_interrupted_intents_due_and_leaves_the_rest(store: Store):
@@ -288,9 +288,9 @@ async def test_waking_makes_interrupted_intents_due_and_leaves_the_rest(store: S
     states = ["intent", "unknown", "pending", "intent", "reversing"]
     for n, state in enumerate(states, start=1):
         await store.commit(intent(n, attempt={"state": state, "due_at_ms": later_ms}))
-    assert store.due_attempts(NOW_MS, 10) == []
+    assert store.due_attempts("card", NOW_MS, 10) == []
     assert await store.wake_intents(NOW_MS) == 2
-    assert [attempt.payment_id for attempt in store.due_attempts(NOW_MS, 10)] == [id_of(1), id_of(4)]
+    assert [attempt.payment_id for attempt in store.due_attempts("card", NOW_MS, 10)] == [id_of(1), id_of(4)]
 
 
 async def test_the_latest_attempt_is_the_one_of_its_own_payment(store: Store):

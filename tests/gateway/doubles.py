@@ -13,6 +13,7 @@ from gateway.core.outcome import (
     Declined,
     Expired,
     GaveUp,
+    NextAction,
     NotFound,
     NotSent,
     Outcome,
@@ -22,11 +23,11 @@ from gateway.core.outcome import (
     Unknown,
 )
 from gateway.core.payment import Attempt, Method, Payment, begin
-from gateway.ports import CardSecret, Claim, Commit, Delivery, Instrument, Receipt, Response, StoredResponse, Transaction
+from gateway.ports import CardSecret, Claim, Commit, Delivery, Instrument, Receipt, Response, StoredResponse
 from gateway.runtime import rfc3339
 
 NOW_MS = 1_900_000_000_000  # 2030-03-17T17:46:40Z
-PATIENCE_S = 20  # nothing here takes a second; whoever waits longer waits for something that does not come
+PATIENCE_S = 10  # nothing here takes a second; whoever waits longer waits for something that does not come
 
 NUMBER, CVV = "4111111111111111", "737"
 KEY_ID = "0123456789abcdef"
@@ -36,7 +37,7 @@ OUTCOMES: dict[str, Outcome] = {
     "Approved": Approved("prov_1", "00"),
     "Declined": Declined("51", "insufficient_funds", "prov_1"),
     "Expired": Expired("U69", "prov_1"),
-    "Pending": Pending("prov_1", None),
+    "Pending": Pending("prov_1", NextAction("upi_collect")),
     "NotSent": NotSent("ClientConnectorError"),
     "Unknown": Unknown("TimeoutError"),
     "Reversed": Reversed(),

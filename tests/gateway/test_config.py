@@ -53,11 +53,17 @@ def test_toml_says_the_same(tmp_path: Path):
     [
         ({"colour": "blue"}, "unknown field `colour`"),
         ({"public_url": 5}, r"Expected `str`, got `int` - at `\$.public_url`"),
-        ({"public_url": "ftp://x"}, "public_url: expected an http:// or https:// URL, got 'ftp://x'"),
+        (
+            {"public_url": "ftp://x"},
+            "public_url: expected an http:// or https:// URL with a host name that can exist, got 'ftp://x'",
+        ),
         ({"providers": {}}, "missing required field `card`"),
         ({"providers": GOOD["providers"] | {"card": {"url": "card"}}}, "providers.card.url: expected an http"),
         ({"providers": GOOD["providers"] | {"upi": {"url": "http://x", "timeout_ms": 0}}}, r"\$.providers.upi.timeout_ms"),
-        ({"providers": GOOD["providers"] | {"upi": {"url": "http://x", "callback_secret": "s"}}}, "upi.callback_secret: .*whsec_"),
+        (
+            {"providers": GOOD["providers"] | {"upi": {"url": "http://x", "callback_secret": "s"}}},
+            "upi.callback_secret: .*whsec_",
+        ),
         ({"merchants": [GOOD["merchants"][0]] * 2}, "merchants: ids and keys must be unique"),
         ({"merchants": [{"id": "m 1", "key": "sk_test_m1"}]}, r"\$.merchants\[0\].id"),
         ({"webhook_endpoints": [ENDPOINT | {"merchantID": "nobody"}]}, "ep1.merchantID: no merchant 'nobody' is configured"),

@@ -74,7 +74,9 @@ def test_the_environments_key_goes_first_and_makes_no_file(tmp_path: Path, monke
     assert not (tmp_path / "vault.key").exists()
 
 
-@pytest.mark.parametrize(("text", "why"), [("", "not 0"), ("zz" * 32, "64 hex digits"), ("ab" * 31, "not 62"), ("ab" * 33, "not 66")])
+@pytest.mark.parametrize(
+    ("text", "why"), [("", "not 0"), ("zz" * 32, "64 hex digits"), ("ab" * 31, "not 62"), ("ab" * 33, "not 66")]
+)
 def test_a_key_that_is_none_is_refused_by_file_without_printing_it(tmp_path: Path, text: str, why: str):
     path = tmp_path / "vault.key"
     path.write_text(text)

@@ -118,7 +118,15 @@ def test_brands_end_where_their_ranges_end(prefix: str, rest: str, brand: str):
 
 @pytest.mark.parametrize(
     ("month", "year", "expired"),
-    [(3, 2030, False), (4, 2030, False), (2, 2030, True), (12, 2029, True), (1, 2031, False), (3, 2029, True), (3, 2031, False)],
+    [
+        (3, 2030, False),
+        (4, 2030, False),
+        (2, 2030, True),
+        (12, 2029, True),
+        (1, 2031, False),
+        (3, 2029, True),
+        (3, 2031, False),
+    ],
 )
 def test_a_card_is_good_through_its_expiry_month(month: int, year: int, expired: bool):
     assert cards.has_expired(month=month, year=year, now_year=2030, now_month=3) is expired

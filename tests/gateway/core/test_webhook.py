@@ -9,7 +9,9 @@ POLICY = Policy(tries_max=4, backoff_base_ms=2_000)
 
 
 def test_2xx_is_success_and_410_is_gone_and_all_else_is_tried_again():
-    expected = {status: "delivered" if status // 100 == 2 else "gone" if status == 410 else "retry" for status in range(100, 600)}
+    expected = {
+        status: "delivered" if status // 100 == 2 else "gone" if status == 410 else "retry" for status in range(100, 600)
+    }
     assert {status: webhook.fate(status=status, tries=1, policy=POLICY) for status in expected} == expected
 
 

@@ -17,7 +17,13 @@ from tests.gateway.doubles import CVV, INSTRUMENTS, NUMBER, make_attempt, make_p
 
 DIALECTS: dict[Method, Dialect] = {"card": CardDialect(), "upi": UpiDialect(), "netbanking": NetbankingDialect()}
 URL = "http://gateway.example/api/webhooks/payment"
-COMMON = {"reference": f"att_{1:032x}_01", "amount": 1000, "currency": "INR", "merchantID": "merchant_123", "orderID": "order-1"}
+COMMON = {
+    "reference": f"att_{1:032x}_01",
+    "amount": 1000,
+    "currency": "INR",
+    "merchantID": "merchant_123",
+    "orderID": "order-1",
+}
 CARD = {"number": NUMBER, "expiryMonth": "12", "expiryYear": "2035", "cvv": CVV}
 LATER = {"callbackURL": URL, "expiresInMs": 60_000}
 
@@ -33,7 +39,11 @@ def encoded(method: Method, instrument: Instrument) -> dict[str, Any]:
         ("card", INSTRUMENTS["card"], {"card": CARD | {"holderName": "A Person"}}),
         ("upi", INSTRUMENTS["upi"], {"flow": "collect", "vpa": "success@upi", **LATER}),
         ("upi", Instrument(upi_flow="qr"), {"flow": "qr", **LATER}),
-        ("netbanking", INSTRUMENTS["netbanking"], {"bankCode": "HDFC0000001", "returnURL": "https://shop.example/back", **LATER}),
+        (
+            "netbanking",
+            INSTRUMENTS["netbanking"],
+            {"bankCode": "HDFC0000001", "returnURL": "https://shop.example/back", **LATER},
+        ),
         ("netbanking", Instrument(bank_code="TESTS"), {"bankCode": "TESTS", **LATER}),
     ],
 )

@@ -48,7 +48,9 @@ async def open_and_close(path: Path, *, key_id: str = KEY_ID) -> None:
 
 
 async def test_a_second_gateway_is_refused_and_told_who_is_there(path: Path, holder: subprocess.Popen[str]):
-    with pytest.raises(DatabaseLocked, match=rf"gateway\.db: another gateway \(process {holder.pid}\) uses this database.*--db"):
+    with pytest.raises(
+        DatabaseLocked, match=rf"gateway\.db: another gateway \(process {holder.pid}\) uses this database.*--db"
+    ):
         await open_and_close(path)
     with pytest.raises(DatabaseLocked, match=str(holder.pid)):  # being refused does not take the lock away
         await open_and_close(path)
@@ -73,7 +75,9 @@ async def test_a_newer_schema_is_refused_and_left_alone(path: Path):
     with closing(sqlite3.connect(path)) as database:
         database.execute(f"PRAGMA user_version={len(schema.MIGRATIONS) + 1}")
     before = path.read_bytes()
-    with pytest.raises(SchemaTooNew, match=r"gateway\.db: written by a newer paydrome \(schema 2, .* up to 1\); upgrade paydrome"):
+    with pytest.raises(
+        SchemaTooNew, match=r"gateway\.db: written by a newer paydrome \(schema 2, .* up to 1\); upgrade paydrome"
+    ):
         await open_and_close(path)
     assert path.read_bytes() == before
 
@@ -139,7 +143,9 @@ async def test_commits_are_synced_to_the_disk_and_readers_do_not_wait(path: Path
 async def test_the_export_reads_beside_a_running_gateway(path: Path):
     store = SqliteStore.open(path, vault_key_id=KEY_ID)
     await asyncio.gather(*(store.commit(intent(n)) for n in (1, 2)))
-    assert [record["kind"] for record in export.records(path)] == ["payment"] * 2 + ["attempt"] * 2 + ["transaction"] * 2 + ["event"] * 2
+    assert [record["kind"] for record in export.records(path)] == ["payment"] * 2 + ["attempt"] * 2 + ["transaction"] * 2 + [
+        "event"
+    ] * 2
     await store.close()
 
 

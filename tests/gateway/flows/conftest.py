@@ -1,0 +1,154 @@
+"""A gateway's flows over the real store, with providers that do as they are told."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.api.payments import CustomerInfo, render
+from gateway.config import Recovery
+from gateway.core.payment import Attempt, Event, Method, Payment
+from gateway.flows.payments import Channel, IdempotencyKey, Order, Payments
+from gateway.ports import Delivery, Instrument, Response
+from gateway.storage import export
+from gateway.storage.sqlite import SqliteStore
+from gateway.vault import Vault
+from tests.gateway.doubles import INSTRUMENTS, CountingIds, ManualClock, ScriptedProvider
+
+METHODS: tuple[Method, ...] = ("card", "upi", "netbanking")
+ENDPOINTS = {"merchant_123": ["ep_1", "ep_2"]}
+STEPS_ALLOWED = {
+    ("pending", "processing"),
+    ("processing", "completed"),
+    ("processing", "failed"),
+    ("processing", "requires_action"),
+    ("requires_action", "processing"),
+    ("requires_action", "failed"),
+    ("requires_action", "expired"),
+}
+
+
+class Shop:
+    """One merchant's view, and an auditor's."""
+
+    def __init__(self, store: SqliteStore, clock: ManualClock, path: Path) -> None:
+        self.store, self.clock, self.path = store, clock, path
+        self.providers = {method: ScriptedProvider() for method in METHODS}
+        self.recovery = Recovery()
+        self.announced: list[tuple[str, list[str], list[str]]] = []
+        self.stepped = asyncio.Event()
+        self._ids = CountingIds()
+        self.payments = self.restart()
+
+    def restart(self) -> Payments:
+        """A new process over the same database: nothing in memory survives."""
+        self.payments = Payments(
+            store=self.store,
+            channels={method: Channel(provider, 1_500, 200) for method, provider in self.providers.items()},
+            vault=Vault(bytes(32)),
+            clock=self.clock,
+            ids=self._ids,
+            recovery=self.recovery,
+            endpoints_of=ENDPOINTS,
+            announce=self._announce,
+        )
+        return self.payments
+
+    def _announce(self, payment: Payment, events: Sequence[Event], deliveries: Sequence[Delivery]) -> None:
+        self.stepped.set()
+        self.announced.append((payment.id, [e.type for e in events], [f"{d.endpoint_id}:{d.sequence}" for d in deliveries]))
+
+    # The merchant
+
+    async def pay(self, method: Method = "card", **options: Any) -> dict[str, Any]:
+        """The answer's data."""
+        return self.read(await self.post(method, **options))
+
+    async def post(
+        self,
+        method: Method = "card",
+        *,
+        key: str | None = None,
+        body: bytes = b"the request",
+        instrument: Instrument | None = None,
+        merchant_id: str = "merchant_123",
+    ) -> Response:
+        order = Order(
+            merchant_id=merchant_id,
+            order_id="order-1",
+            method=method,
+            amount_minor=1000,
+            currency="INR",
+            instrument=instrument or INSTRUMENTS[method],
+            customer=CustomerInfo(email="a@example.com", phone="+911234567890"),
+            metadata={"cart": "7"},
+        )
+        return await self.payments.process(order, None if key is None else IdempotencyKey(key, body), render)
+
+    @staticmethod
+    def read(response: Response) -> dict[str, Any]:
+        assert response.status == 201
+        answer = msgspec.json.decode(response.body)
+        assert answer["success"] is True
+        return answer["data"]
+
+    # The provider and recovery
+
+    async def callback(self, says: str, reference: str, provider: Method = "upi") -> Payment:
+        told = {"reference": reference, "provider": "bank" if provider == "netbanking" else provider, "says": says}
+        return await self.payments.callback(provider, msgspec.json.encode(told))
+
+    async def resolve(self, payment_id: str) -> tuple[Payment, Attempt]:
+        return await self.payments.resolve(self.payment(payment_id), self.attempt(payment_id))
+
+    # The auditor
+
+    def payment(self, payment_id: str) -> Payment:
+        found = self.store.payment(payment_id)
+        assert found is not None
+        return found
+
+    def attempt(self, payment_id: str) -> Attempt:
+        found = self.store.attempt_of(payment_id)
+        assert found is not None
+        return found
+
+    def records(self, kind: str, payment_id: str | None = None) -> list[dict[str, Any]]:
+        """What is in the file."""
+        every = [record for record in export.records(self.path) if record["kind"] == kind]
+        return [record for record in every if payment_id in (None, record["paymentID"])]
+
+    def audit(self) -> None:
+        """DOMAIN.md's invariants 1, 2, 3 and 7, and the outbox, over everything in the file."""
+        for payment in self.records("payment"):
+            payment_id = payment["paymentID"]
+            events = self.records("event", payment_id)
+            assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
+            statuses = ["pending", *(event["type"].removeprefix("payment.") for event in events)]
+            assert set(itertools.pairwise(statuses)) <= STEPS_ALLOWED
+            assert statuses[-1] == payment["status"]
+            entries = self.records("entry", payment_id)
+            assert len(entries) == (payment["status"] == "completed")
+            assert payment["capturedAmount"] == (payment["amount"] if entries else 0)
+            assert [record["status"] for record in self.records("transaction", payment_id)] == [payment["status"]]
+            published = {(endpoint, e["sequence"]) for e in events if e["published"] for endpoint in ENDPOINTS["merchant_123"]}
+            assert {(d["endpointID"], d["sequence"]) for d in self.records("delivery", payment_id)} == published
+            assert len(self.records("attempt", payment_id)) == 1
+
+
+@pytest.fixture
+async def shop(store: SqliteStore, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Shop]:
+    made = Shop(store, clock, tmp_path / "gateway.db")
+    yield made
+    made.audit()
+
+
+async def crash(task: "asyncio.Task[Any]") -> None:
+    """Ends a request where it stands, as the end of its process would."""
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()

@@ -1,0 +1,57 @@
+import io
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from gateway.observe import Metrics, configure_logging
+from tests.gateway.doubles import NUMBER, make_payment
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def defaults() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def log_to_terminal(monkeypatch: pytest.MonkeyPatch, level: str) -> Terminal:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    configure_logging(level)
+    return terminal
+
+
+def test_a_traceback_on_a_terminal_does_not_print_variables(defaults: None, monkeypatch: pytest.MonkeyPatch):
+    terminal = log_to_terminal(monkeypatch, "info")
+    card_data = NUMBER
+    try:
+        raise ValueError(f"{len(card_data)} digits")
+    except ValueError:
+        structlog.get_logger("test").exception("request.crashed")
+    assert "ValueError: 16 digits" in terminal.getvalue()
+    assert NUMBER not in terminal.getvalue()
+
+
+def test_what_is_below_the_level_is_not_logged(defaults: None, monkeypatch: pytest.MonkeyPatch):
+    terminal = log_to_terminal(monkeypatch, "warning")
+    log = structlog.get_logger("test")
+    log.info("quiet")
+    log.warning("loud")
+    assert "loud" in terminal.getvalue()
+    assert "quiet" not in terminal.getvalue()
+
+
+def test_metrics_count_steps_and_answers():
+    metrics = Metrics()
+    metrics.stepped(make_payment(), [])
+    metrics.answered("/health", 200, 0.2)
+    metrics.answered("/health", 200, 3.0)
+    text = metrics.render().decode()
+    assert 'paydrome_request_seconds_count{route="/health",status="200"} 2.0' in text
+    assert 'paydrome_request_seconds_bucket{le="2.0",route="/health",status="200"} 1.0' in text
