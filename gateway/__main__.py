@@ -94,7 +94,7 @@ def _serve(options: argparse.Namespace) -> int:
     state = Path(platformdirs.user_state_dir("paydrome", appauthor=False))
     db = options.db or (Path(config.db) if config.db else state / "gateway.db")
     key_file = Path(config.key_file) if config.key_file else state / "vault.key"
-    gateway = Gateway(config, vault=Vault(load_key(key_file)), db=db)
+    gateway = Gateway(config, vault=Vault(load_key(key_file, may_make=not db.exists())), db=db)
     try:
         listening = _listen(options)
     except OSError as error:

@@ -104,7 +104,7 @@ def load(path: Path) -> Config:
         raw = tomllib.loads(data.decode()) if path.suffix == ".toml" else json.loads(data)
         config = msgspec.convert(raw, Config)
         _check(config)
-    except (ValueError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from error
     return config
 

@@ -66,7 +66,14 @@ def configure_logging(level: str) -> None:
             logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
             cache_logger_on_first_use=True,
         )
-    logging.basicConfig(level=max(threshold, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
+
+
+class _Forward(logging.Handler):
+    """What libraries log, in the same form as our own lines. Only the message: aiohttp attaches a traceback to each malformed request."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger(record.name).warning("library", logger=record.name, message=record.getMessage())
 
 
 def _render_json(_logger: object, _name: str, event: structlog.typing.EventDict) -> bytes:

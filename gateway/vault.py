@@ -50,14 +50,16 @@ class Vault:
         return hashlib.blake2b(body, key=self._fingerprint_key, digest_size=16).digest()
 
 
-def load_key(key_file: Path) -> bytes:
-    """The vault's key: from the environment, else from the file, which is made if missing. Raises VaultError."""
+def load_key(key_file: Path, *, may_make: bool) -> bytes:
+    """The vault's key: from the environment, else from the file, which is made if it is missing and `may_make`. Raises VaultError."""
     text = os.environ.get(ENVIRONMENT_KEY)
     source = ENVIRONMENT_KEY
     if text is None:
         source = str(key_file)
         try:
-            text = _read_or_make(key_file)
+            text = _read_or_make(key_file, may_make)
+        except FileNotFoundError as error:
+            raise VaultError(f"{key_file}: missing, and the database was made with a vault key; put the key back") from error
         except OSError as error:
             raise VaultError(f"{key_file}: the vault's key cannot be read or made: {error.strerror}") from error
     try:
@@ -69,18 +71,25 @@ def load_key(key_file: Path) -> bytes:
     return key
 
 
-def _read_or_make(path: Path) -> str:
+def _read_or_make(path: Path, may_make: bool) -> str:
     try:
-        return path.read_text()
+        return path.read_bytes().decode("ascii", "replace")
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = os.urandom(KEY_SIZE).hex()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        if not may_make:
+            raise
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = os.urandom(KEY_SIZE).hex()
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")  # under its own name a key file is always whole
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
-        return text
+        os.link(unfinished, path)  # fails if somebody else made one meanwhile
+    finally:
+        unfinished.unlink()
+    return text
 
 
 def _derive(key: bytes, purpose: bytes) -> bytes:

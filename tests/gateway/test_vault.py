@@ -59,18 +59,18 @@ def test_the_key_file_is_made_once_for_its_owner_alone(tmp_path: Path):
     path = tmp_path / "state" / "vault.key"
     umask = os.umask(0)
     try:
-        key = load_key(path)
+        key = load_key(path, may_make=True)
     finally:
         os.umask(umask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(key) == 32
-    assert load_key(path) == key
-    assert load_key(tmp_path / "another.key") != key
+    assert load_key(path, may_make=True) == key
+    assert load_key(tmp_path / "another.key", may_make=True) != key
 
 
 def test_the_environments_key_goes_first_and_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(ENVIRONMENT_KEY, KEY.hex())
-    assert load_key(tmp_path / "vault.key") == KEY
+    assert load_key(tmp_path / "vault.key", may_make=True) == KEY
     assert not (tmp_path / "vault.key").exists()
 
 
@@ -81,10 +81,22 @@ def test_a_key_that_is_none_is_refused_by_file_without_printing_it(tmp_path: Pat
     path = tmp_path / "vault.key"
     path.write_text(text)
     with pytest.raises(VaultError, match=rf"vault\.key: .*{why}") as caught:
-        load_key(path)
+        load_key(path, may_make=True)
     assert not text or text not in str(caught.value)
 
 
 def test_a_key_file_that_cannot_be_read_is_a_clear_error(tmp_path: Path):
     with pytest.raises(VaultError, match="cannot be read or made: Is a directory"):
-        load_key(tmp_path)
+        load_key(tmp_path, may_make=True)
+
+
+def test_a_key_that_is_missing_is_not_replaced_where_a_database_needs_it(tmp_path: Path):
+    with pytest.raises(VaultError, match="missing, and the database was made with a vault key"):
+        load_key(tmp_path / "vault.key", may_make=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_file_of_other_bytes_is_refused_in_a_sentence(tmp_path: Path):
+    (tmp_path / "vault.key").write_bytes(bytes(range(256)))
+    with pytest.raises(VaultError, match="must be 64 hex digits"):
+        load_key(tmp_path / "vault.key", may_make=True)

@@ -1,8 +1,8 @@
 """A gateway's flows over the real store, with providers that do as they are told."""
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -117,27 +117,42 @@ class Shop:
         assert found is not None
         return found
 
-    def records(self, kind: str, payment_id: str | None = None) -> list[dict[str, Any]]:
+    def records(self, kind: str) -> list[dict[str, Any]]:
         """What is in the file."""
-        every = [record for record in export.records(self.path) if record["kind"] == kind]
-        return [record for record in every if payment_id in (None, record["paymentID"])]
+        return [record for record in export.records(self.path) if record["kind"] == kind]
 
     def audit(self) -> None:
         """DOMAIN.md's invariants 1, 2, 3 and 7, and the outbox, over everything in the file."""
-        for payment in self.records("payment"):
-            payment_id = payment["paymentID"]
-            events = self.records("event", payment_id)
-            assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
-            statuses = ["pending", *(event["type"].removeprefix("payment.") for event in events)]
-            assert set(itertools.pairwise(statuses)) <= STEPS_ALLOWED
-            assert statuses[-1] == payment["status"]
-            entries = self.records("entry", payment_id)
-            assert len(entries) == (payment["status"] == "completed")
-            assert payment["capturedAmount"] == (payment["amount"] if entries else 0)
-            assert [record["status"] for record in self.records("transaction", payment_id)] == [payment["status"]]
-            published = {(endpoint, e["sequence"]) for e in events if e["published"] for endpoint in ENDPOINTS["merchant_123"]}
-            assert {(d["endpointID"], d["sequence"]) for d in self.records("delivery", payment_id)} == published
-            assert len(self.records("attempt", payment_id)) == 1
+        by_payment: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+        for record in export.records(self.path):
+            if record["kind"] != "idempotency":
+                by_payment[record["paymentID"]][record["kind"]].append(record)
+        for records in by_payment.values():
+            _audit(**records)
+
+
+def _audit(
+    payment: list[dict[str, Any]],
+    attempt: list[dict[str, Any]],
+    transaction: list[dict[str, Any]],
+    event: list[dict[str, Any]],
+    entry: Sequence[dict[str, Any]] = (),
+    delivery: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Everything about one payment; exactly one payment, transaction and attempt."""
+    [(status, amount, captured)] = [(p["status"], p["amount"], p["capturedAmount"]) for p in payment]
+    assert [record["status"] for record in transaction] == [status]
+    assert len(attempt) == 1
+    assert [record["sequence"] for record in event] == list(range(1, len(event) + 1))
+    statuses = ["pending", *(record["type"].removeprefix("payment.") for record in event)]
+    assert set(pairwise(statuses)) <= STEPS_ALLOWED
+    assert statuses[-1] == status
+    assert len(entry) == (status == "completed")
+    assert captured == (amount if entry else 0)
+    for booked in entry:
+        assert sum(p["debit"] for p in booked["postings"]) == sum(p["credit"] for p in booked["postings"]) == amount
+    published = {(endpoint, e["sequence"]) for e in event if e["published"] for endpoint in ENDPOINTS["merchant_123"]}
+    assert {(record["endpointID"], record["sequence"]) for record in delivery} == published
 
 
 @pytest.fixture

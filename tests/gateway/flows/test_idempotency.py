@@ -144,3 +144,19 @@ async def test_interrupted_work_that_recovery_finished_is_answered_without_askin
     await shop.resolve(payment_id)
     assert (await shop.pay(key="k"))["status"] == "completed"
     assert shop.providers["card"].calls == ["create", "inquire"]
+
+
+async def test_an_answered_request_is_replayed_to_all_who_repeat_it_at_once(shop: Shop):
+    shop.providers["card"].will("create", OUTCOMES["Approved"])
+    first = await shop.post(key="k")
+    assert await asyncio.gather(*(shop.post(key="k") for _ in range(24))) == [first] * 24
+    assert shop.providers["card"].calls == ["create"]
+
+
+async def test_of_many_at_once_one_pays_and_the_others_are_told_to_wait(shop: Shop):
+    shop.providers["card"].will("create", OUTCOMES["Approved"])
+    answers = await asyncio.gather(*(shop.post(key="k") for _ in range(24)), return_exceptions=True)
+    paid = [answer for answer in answers if not isinstance(answer, BaseException)]
+    waiting = [answer.code for answer in answers if isinstance(answer, CallerError)]
+    assert (len(paid), waiting) == (1, ["idempotency_in_flight"] * 23)
+    assert shop.providers["card"].calls == ["create"]
