@@ -11,7 +11,6 @@ the same way, to stay unseen. The numbers are those of the invariants in ARCHITE
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
@@ -19,18 +18,20 @@ from math import floor
 
 from msgspec import Struct
 
-from loadtests.case import OPEN, UNRESOLVED, Case, Charge, Finding, charge_id, reachable
-from loadtests.evidence import Ack, Attempt, Evidence, Payment, StatusAnswer
+from loadtests.case import FEES, OPEN, UNRESOLVED, Case, Charge, Finding, charge_id, payable, reachable, receivable
+from loadtests.evidence import CVV, Ack, Attempt, Evidence, Payment, StatusAnswer
 from loadtests.webhooks import events_delivered
 
 NAMED_MAX = 20  # violations told one by one; a systematic fault has thousands, and the first few show it
 RETRY_BUDGET = Fraction(1, 10)  # of calls, DOMAIN "Talking to providers"
+# Status and reverse calls for each attempt that was ever open, on average at one provider. Waits that double from half a second make
+# six inquiries in 30 s; a reversal and one more are room. An inquiry storm asks several times a second.
+INQUIRIES_PER_OPEN_MAX = 8
 HOLDS_MONEY = frozenset({"partially_captured", "completed"})  # payment states in which something is captured
 APPROVED_STATES = HOLDS_MONEY | {"authorized"}
 REJECTIONS = frozenset({400, 401, 403, 404, 413, 415, 422})  # answers that promise: nothing was done
 MAY_REPEAT_LATER = frozenset({409, 429})  # answers to a repeat that promise nothing: still running, too fast
 GONE = StatusAnswer(httpStatus=404)
-CVV = re.compile(rb"""[cC][vV][vVcC]2?["'\\]*\s*[:=]\s*["'\\]*\d{3,4}(?!\d)""")  # a key that holds a security code
 
 # What the provider's final word is called in an attempt. An expired charge moved no money, as a declined one.
 OUTCOME_OF_CHARGE = {"approved": "succeeded", "declined": "declined", "expired": "declined", "reversed": "reversed"}
@@ -54,24 +55,27 @@ def audit(evidence: Evidence) -> list[Invariant]:
 
 
 def success(evidence: Evidence) -> tuple[int, int] | None:
-    """How many payments reached the outcome that issuer or customer decided, of how many that were decided. A charge that the
-    gateway does not know was decided and not reached. None without G and V, or if nothing was decided."""
+    """How many payments reached the outcome that issuer or customer decided, of all but those whose customer is still thinking.
+
+    A payment that the gateway never put to a provider is missed: nobody but issuer and customer may turn one down. So is a decided
+    charge that the gateway does not know. If the gateway made no payment, every request is missed. None without G and V, and if
+    nothing was sent."""
     if evidence.gateway is None or evidence.journal is None:
         return None
     case = Case(evidence)
-    reached = decided = 0
-    for payment in case.payments.values():
-        expected = _decided_states([charge for charge in case.charges_of(payment.paymentID) if charge.decision])
-        decided += bool(expected)
-        reached += payment.status in expected
     orphans = case.charges.keys() - case.attempts.keys()
-    decided += sum(case.charges[key].decision is not None for key in orphans)
-    return (reached, decided) if decided else None
+    lost = sum(case.charges[key].decision is not None for key in orphans)
+    if not case.payments:
+        missed = max(evidence.sent.sent, lost)
+        return (0, missed) if missed else None
+    due = [payment for payment in case.payments.values() if not case.awaits_customer(payment)]
+    reached = sum(payment.status in _decided_states(case.charges_of(payment.paymentID)) for payment in due)
+    return reached, len(due) + lost
 
 
-def _decided_states(decided: list[Charge]) -> frozenset[str]:
-    """The payment states that honour what was decided; with several attempts, one approval decides."""
-    decisions = {charge.decision for charge in decided}
+def _decided_states(charges: list[Charge]) -> frozenset[str]:
+    """The payment states that honour what was decided; with several attempts, one approval decides. Empty if nobody decided."""
+    decisions = {charge.decision for charge in charges if charge.decision}
     if "approved" in decisions:
         return APPROVED_STATES
     if decisions:
@@ -102,7 +106,12 @@ MISSING = {
 
 
 def _heard(evidence: Evidence, witness: str) -> bool:
-    return {"G": evidence.gateway is not None, "V": evidence.journal is not None, "S": bool(evidence.haystacks)}[witness]
+    return {"G": evidence.gateway is not None, "V": evidence.journal is not None, "S": _searchable(evidence)}[witness]
+
+
+def _searchable(evidence: Evidence) -> bool:
+    """A client that found a secret in an answer is enough to break the promise, but not to keep it."""
+    return bool(evidence.haystacks) or any(ack.leaked for ack in evidence.acks)
 
 
 def _books_balance(case: Case, found: Finding) -> None:
@@ -139,7 +148,10 @@ def _one_charge_per_request(case: Case, found: Finding) -> None:
 
 def _captured_is_what_moved(case: Case, found: Finding) -> None:
     """3. Three accounts of the same money: the payment's record, the books, and what moved at the providers."""
+    for payment_id in case.booked.keys() - case.payments.keys():
+        found.violation(f"the books have entries of payment {payment_id}, which does not exist")
     for payment in case.payments.values():
+        _examine_accounts(case, payment, found)
         attempts = case.attempts_of.get(payment.paymentID, [])
         if any(attempt.state == "manual_review" for attempt in attempts):
             found.counted["in manual review"] += 1
@@ -150,15 +162,30 @@ def _captured_is_what_moved(case: Case, found: Finding) -> None:
             _compare_captured(case, payment, found)
 
 
+def _examine_accounts(case: Case, payment: Payment, found: Finding) -> None:
+    """Money may only be owed by a provider where it moved, to the payment's merchant, and be kept as our fee."""
+    moved_at = {
+        attempt.provider for attempt in case.attempts_of.get(payment.paymentID, ()) if case.captured_at_provider(attempt)
+    }
+    allowed = {(account, payment.currency) for account in (*map(receivable, moved_at), payable(payment.merchantID), FEES)}
+    for account, currency in sorted(case.booked[payment.paymentID].keys() - allowed):
+        found.violation(f"payment {payment.paymentID}: posted to {account} in {currency}, where none of its money belongs")
+
+
 def _compare_captured(case: Case, payment: Payment, found: Finding) -> None:
     captured, currency = payment.capturedAmount, payment.currency
     moved = sum(charge.moved for charge in case.charges_of(payment.paymentID))
-    booked = case.receivable[payment.paymentID]
+    booked, credited = case.receivable(payment), case.credited(payment)
     name = f"payment {payment.paymentID} ({payment.status})"
     if captured != moved:
         found.violation(f"{name}: captured {captured} {currency} in the gateway, {moved} moved at the provider")
     if captured != booked:
         found.violation(f"{name}: captured {captured} {currency}, but the books say {booked}")
+    if captured != sum(credited) or min(credited) < 0:
+        merchant, fees = credited
+        found.violation(
+            f"{name}: captured {captured} {currency}, but {merchant} credited to {payment.merchantID} and {fees} to fees"
+        )
     if captured > payment.amount:
         found.violation(f"{name}: captured {captured} {currency} of an amount of {payment.amount}")
     if (captured > 0) != (payment.status in HOLDS_MONEY):
@@ -199,6 +226,8 @@ def _compare_charge(attempt: Attempt, charge: Charge | None, in_transit: bool, f
 
 def _nothing_left_open(case: Case, found: Finding) -> None:
     """6. A customer who has not decided yet is no failure of recovery, if the provider is waiting for them too."""
+    if case.evidence.unclean_stop is not None:
+        found.violation(f"the gateway did not drain when it was told to stop: {case.evidence.unclean_stop}")
     for attempt in case.gateway.attempts:
         found.checked += 1
         _examine_open(case, attempt, found)
@@ -214,7 +243,7 @@ def _examine_open(case: Case, attempt: Attempt, found: Finding) -> None:
     match attempt.state:
         case "manual_review":
             found.counted["in manual review"] += 1
-        case "pending" if charge is not None and charge.status == "pending":
+        case "pending" if case.awaits_decision(attempt):
             found.counted["waiting for the customer"] += 1
         case state if state in OPEN and case.in_transit(attempt):
             found.counted["decided as the gateway was stopped"] += 1
@@ -288,7 +317,11 @@ def _accepted(ack: Ack) -> bool:
 
 
 def _no_secrets(case: Case, found: Finding) -> None:
-    """12. A violation tells where a secret is, never the secret. Error bodies are not kept by the generator: not searched."""
+    """12. A violation tells where a secret is, never the secret. Answers were searched by the clients, each for its own card."""
+    found.checked += sum(ack.bodySha256 is not None for ack in case.evidence.acks)
+    for ack in case.evidence.acks:
+        if ack.leaked is not None:
+            found.violation(f"request {ack.index} (key {ack.key}): its {ack.leaked} is in the answer ({ack.httpStatus})")
     for hay in case.evidence.haystacks:
         found.checked += 1
         for secret in case.evidence.secrets:
@@ -323,6 +356,20 @@ def _requests_add_up(case: Case, found: Finding) -> None:
     found.notes.append(f"{calls} provider calls for {len(case.gateway.attempts)} attempts")
     if calls > allowed:
         found.violation(f"{calls} provider calls for {len(case.gateway.attempts)} attempts: more than the {allowed} allowed")
+    _inquiries_bounded(case, found)
+
+
+def _inquiries_bounded(case: Case, found: Finding) -> None:
+    """By provider, since a storm hits one. The retry budget also covers attempts whose first call was still running when asked about."""
+    calls = Counter(entry.provider for entry in case.journal if entry.operation in {"status", "reverse"})
+    attempts = Counter(provider for provider, _ in case.attempts)
+    opened = Counter(provider for provider, _ in case.ever_open())
+    for provider, count in sorted(calls.items()):
+        allowed = opened[provider] * INQUIRIES_PER_OPEN_MAX + floor(attempts[provider] * RETRY_BUDGET)
+        what = f"{count} status and reverse calls at {provider} for {opened[provider]} attempts that were ever open"
+        found.notes.append(what)
+        if count > allowed:
+            found.violation(f"{what}: more than the {allowed} allowed")
 
 
 CHECKS: tuple[tuple[int, str, str, Callable[[Case, Finding], None]], ...] = (  # number, title, witnesses needed, check
@@ -332,7 +379,7 @@ CHECKS: tuple[tuple[int, str, str, Callable[[Case, Finding], None]], ...] = (  #
     (5, "gateway and providers hold the same charges with the same outcomes", "GV", _same_charges),
     (6, "no attempt is left without an outcome", "GV", _nothing_left_open),
     (8, "everything acknowledged to a client exists with that outcome", "", _acknowledged_holds),
-    (9, "every event reached the merchant, signed and in order, or is dead-lettered", "GV", events_delivered),
+    (9, "every outcome was told to the merchant, truly, signed and in order, or is dead-lettered", "GV", events_delivered),
     (12, "no card number, security code or secret is stored or told", "S", _no_secrets),
     (14, "every request is accounted for, and retries stay within their budget", "", _requests_add_up),
 )

@@ -11,6 +11,7 @@ from loadtests.evidence import Ack, Attempt, Evidence, GatewayRecords, JournalEn
 
 ChargeID = tuple[str, str]  # provider, reference: a reference sent to two providers is two charges
 Key = tuple[str, str]  # merchantID, idempotency key
+Account = tuple[str, str]  # account, currency
 
 JOURNAL_NAME = {"card": "card", "upi": "upi", "netbanking": "bank"}  # gateway's provider -> the journal's
 UNRESOLVED = frozenset({"intent", "sent", "unknown", "reversing"})  # the gateway owes these attempts an answer
@@ -20,6 +21,8 @@ CHARGE_OPERATIONS = frozenset({"create", "status", "reverse", "decide", "expire"
 
 # A decision reaches the gateway by a callback, which has 5 s to be answered (docs/providers.md).
 TRANSIT_MS = 5_000
+
+FEES = "fees"  # the gateway's own account, beside `receivable:{provider}` and `payable:{merchant}`
 
 # Payment states, DOMAIN's table; final states lead nowhere.
 NEXT_STATES: dict[str, frozenset[str]] = {
@@ -80,6 +83,14 @@ def charge_id(attempt: Attempt) -> ChargeID:
     return JOURNAL_NAME.get(attempt.provider, attempt.provider), attempt.reference
 
 
+def receivable(provider: str) -> str:
+    return f"receivable:{provider}"
+
+
+def payable(merchant_id: str) -> str:
+    return f"payable:{merchant_id}"
+
+
 def reachable(status: str) -> frozenset[str]:
     """The states that a payment in `status` may be in later, itself included."""
     found = {status}
@@ -104,7 +115,7 @@ class Case:
         self.acks_of: dict[Key, list[Ack]] = defaultdict(list)
         for ack in evidence.acks:
             self.acks_of[ack.merchantID, ack.key].append(ack)
-        self.receivable = self._receivable()
+        self.booked = self._booked()
 
     def charge_of(self, attempt: Attempt) -> Charge | None:
         return self.charges.get(charge_id(attempt))
@@ -120,6 +131,43 @@ class Case:
             return False
         return charge.changed_at >= closed_at - TRANSIT_MS
 
+    def captured_at_provider(self, attempt: Attempt) -> bool:
+        charge = self.charge_of(attempt)
+        return charge is not None and charge.captures > 0
+
+    def awaits_decision(self, attempt: Attempt) -> bool:
+        """Whether gateway and provider both wait for the customer."""
+        charge = self.charge_of(attempt)
+        return attempt.state == "pending" and charge is not None and charge.status == "pending"
+
+    def awaits_customer(self, payment: Payment) -> bool:
+        """Whether nothing is decided about the payment, here and at the provider, but by a customer who can still do so."""
+        if payment.status not in NEXT_STATES or any(charge.decision for charge in self.charges_of(payment.paymentID)):
+            return False
+        return any(self.awaits_decision(attempt) for attempt in self.attempts_of.get(payment.paymentID, ()))
+
+    def ever_open(self) -> set[ChargeID]:
+        """The attempts whose outcome the gateway had to find out later: pending at the provider, or unknown after a call."""
+        waited = {(entry.provider, entry.reference or "") for entry in self.journal if entry.status == "pending"}
+        return {
+            key
+            for key, attempt in self.attempts.items()
+            if key in waited or attempt.unknownAt is not None or attempt.state in OPEN or attempt.state == "manual_review"
+        }
+
+    def receivable(self, payment: Payment) -> int:
+        """What the books say that providers owe us for the payment: captured minus given back."""
+        books = self.booked[payment.paymentID].items()
+        return sum(
+            net for (account, currency), net in books if account.startswith(receivable("")) and currency == payment.currency
+        )
+
+    def credited(self, payment: Payment) -> tuple[int, int]:
+        """What the books say that the payment's merchant got, and what we kept of it."""
+        books = self.booked[payment.paymentID]
+        merchant, fees = ((account, payment.currency) for account in (payable(payment.merchantID), FEES))
+        return -books[merchant], -books[fees]
+
     def requests(self) -> Iterator[tuple[str, set[str]]]:
         """Each request, named by its key (or its payment, where no key was sent), with the payments that were made for it."""
         made: dict[Key, set[str]] = defaultdict(set)
@@ -134,14 +182,13 @@ class Case:
         for payment_id in self.payments.keys() - set().union(*made.values()):
             yield f"payment {payment_id}", {payment_id}
 
-    def _receivable(self) -> Counter[str]:
-        """What the books say that providers owe us for each payment: captured minus given back."""
-        owed: Counter[str] = Counter()
+    def _booked(self) -> defaultdict[str | None, Counter[Account]]:
+        """Debits minus credits of each account, by payment; None: entries that name none."""
+        books: defaultdict[str | None, Counter[Account]] = defaultdict(Counter)
         for entry in self.gateway.entries:
             for posting in entry.postings:
-                if entry.paymentID is not None and posting.account.startswith("receivable:"):
-                    owed[entry.paymentID] += posting.debit - posting.credit
-        return owed
+                books[entry.paymentID][posting.account, posting.currency] += posting.debit - posting.credit
+        return books
 
 
 class Finding:

@@ -57,6 +57,7 @@ class Child:
         self._command = tuple(command)
         self._listener = listener
         self._process: asyncio.subprocess.Process | None = None
+        self._log_from = 0  # where its log begins: earlier starts have written to the same file
 
     @property
     def started(self) -> bool:
@@ -70,6 +71,7 @@ class Child:
         """Returns when it is ready. Raises ChildError if it ends before, is silent for too long, or says something else."""
         fd = self._listener.fileno()
         with self.log.open("ab") as log:
+            self._log_from = log.tell()
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 *("--fd", str(fd), "--supervised"),
@@ -113,11 +115,11 @@ class Child:
         await process.wait()
 
     def log_tail(self) -> str:
-        """The end of its log, ready to follow a sentence."""
+        """The end of what it has logged since it was last started, ready to follow a sentence."""
         with self.log.open("rb") as log:
-            log.seek(max(0, log.seek(0, 2) - LOG_TAIL_BYTES))
+            log.seek(max(self._log_from, log.seek(0, 2) - LOG_TAIL_BYTES))
             lines = log.read().decode(errors="replace").splitlines()[-LOG_TAIL_LINES:]
-        return f"; the end of {self.log}:\n" + "\n".join(lines) if lines else f"; {self.log} is empty"
+        return f"; the end of {self.log}:\n" + "\n".join(lines) if lines else f"; it wrote nothing to {self.log}"
 
     async def _ready(self, process: asyncio.subprocess.Process) -> Ready:
         assert process.stdout is not None

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from loadtests import arguments
 
 if TYPE_CHECKING:
     from loadtests.scenario import Scenario
 
 EXIT_OK, EXIT_ERROR, EXIT_USAGE = 0, 1, 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells count
+EXIT_UNREAD = 128 + signal.SIGPIPE
 DEFAULT_PORT = 8080
-SEED_MAX = 2**63 - 1
+
+T = TypeVar("T")
 
 DESCRIPTION = "A proving ground for payment systems: runs load through a gateway, and judges speed and money."
 EPILOG = """\
@@ -37,14 +39,30 @@ exit codes:
 """
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    try:
+        try:
+            return _command(argv)
+        finally:
+            print(end="", flush=True)  # here, and not as the interpreter ends, where a closed pipe would be a traceback
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_UNREAD
+
+
+def _command(argv: list[str] | None) -> int:
+    options = _parser().parse_args(argv)
     commands = {"run": _run, "up": _up, "scenarios": _scenarios, "check": _check}
     return commands[options.command](options)
 
 
 def _parser() -> argparse.ArgumentParser:
+    from importlib import metadata
+
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="paydrome", description=DESCRIPTION, epilog=EPILOG, formatter_class=shape)
     parser.add_argument("--version", action="version", version=f"paydrome {metadata.version('paydrome')}")
@@ -62,12 +80,15 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scenario", metavar="SCENARIO", help="name of a shipped scenario, or path of a file")
     parser.add_argument(
-        "--target", type=_url, metavar="URL", help="base URL of a gateway that runs already (default: start our own)"
+        "--target",
+        type=_checked(arguments.base_url),
+        metavar="URL",
+        help="base URL of a gateway that runs already (default: start our own)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where results go (default: runs/SCENARIO-TIME); must be new or empty"
     )
-    parser.add_argument("--seed", type=_seed, metavar="N", help="instead of the scenario's own")
+    parser.add_argument("--seed", type=_checked(arguments.seed), metavar="N", help="instead of the scenario's own")
     parser.add_argument("--key", help="API key, with --target (default: the sandbox key)")
     parser.add_argument("--merchant", metavar="ID", help="merchantID to pay, with --target (default: merchant_123)")
 
@@ -75,7 +96,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_up(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenario", default="sandbox", metavar="S", help="how the simulators behave (default: sandbox)")
     parser.add_argument(
-        "--port", type=_port, default=DEFAULT_PORT, metavar="N", help="of the gateway; 0: any free one (default: 8080)"
+        "--port",
+        type=_checked(arguments.port),
+        default=DEFAULT_PORT,
+        metavar="N",
+        help="of the gateway; 0: any free one (default: 8080)",
     )
     parser.add_argument("--db", type=Path, metavar="FILE", help="database (default: kept in the platform's state directory)")
     parser.add_argument("--json", action="store_true", help="print one JSON line once ready, and nothing else")
@@ -86,8 +111,14 @@ def _run(options: argparse.Namespace) -> int:
         _refuse("--key and --merchant are for a foreign gateway: give its --target too")
     scenario = _load(options.scenario)
     out = options.out or Path("runs") / f"{scenario.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    try:
+        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        _refuse(f"--out {out}: {error.strerror or error}; choose another folder")
+    if taken:
         _refuse(f"--out {out}: is not an empty folder; results are never overwritten")
+    import asyncio
+
     from loadtests import run
     from loadtests.report.terminal import console
     from loadtests.stack import MERCHANT_ID, MERCHANT_KEY
@@ -104,14 +135,16 @@ def _run(options: argparse.Namespace) -> int:
     try:
         return asyncio.run(_cancelled_by_sigterm(run.run(order, console())))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        print(f"\ninterrupted; everything was stopped, and what there is of this run is in {out}", file=sys.stderr)
+        print("\ninterrupted; everything was stopped", *_left_in(out), sep=", and ", file=sys.stderr)
         return EXIT_INTERRUPTED
     except _errors() as error:
-        return _failed(error, f"what there is of this run is in {out}" if out.exists() else "")
+        return _failed(error, *_left_in(out))
 
 
 def _up(options: argparse.Namespace) -> int:
     scenario = _load(options.scenario)
+    import asyncio
+
     from loadtests import up
 
     try:
@@ -150,6 +183,8 @@ def _load(name_or_path: str) -> Scenario:
 
 async def _cancelled_by_sigterm(work: Coroutine[None, None, int]) -> int:
     """SIGTERM ends a run as Ctrl-C does, so that no child outlives it."""
+    import asyncio
+
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -167,8 +202,13 @@ def _errors() -> tuple[type[Exception], ...]:
     return (ChildError, TargetError, EvidenceError, GeneratorError, StackError, OSError)
 
 
-def _failed(error: Exception, hint: str = "") -> int:
-    print(f"paydrome: {error}" + (f"\n{hint}" if hint else ""), file=sys.stderr)
+def _left_in(out: Path) -> list[str]:
+    """Where to look for what a run without an end left behind; nothing if there is nothing."""
+    return [f"what there is of this run is in {out}"] if out.is_dir() and any(out.iterdir()) else []
+
+
+def _failed(error: Exception, *hints: str) -> int:
+    print(f"paydrome: {error}", *hints, sep="\n", file=sys.stderr)
     return EXIT_ERROR
 
 
@@ -177,20 +217,13 @@ def _refuse(reason: str) -> NoReturn:
     sys.exit(EXIT_USAGE)
 
 
-def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a URL such as http://127.0.0.1:8080")
-    return text.rstrip("/")
+def _checked(read: Callable[[str], T]) -> Callable[[str], T]:
+    """`read` for argparse, which shows the message of this error only."""
 
+    def checked(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
-def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= SEED_MAX):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a seed (0 to {SEED_MAX})")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= 65_535):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
-    return int(text)
+    return checked

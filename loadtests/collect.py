@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from msgspec import Struct
 
 from loadtests import evidence
 from loadtests.case import OPEN
+from loadtests.child import Stopped
 from loadtests.evidence import Ack, Evidence, GatewayRecords, Secret, Sent, StatusAnswer
 from loadtests.payments import CARDS
 from loadtests.stack import Stack, export
@@ -42,16 +44,26 @@ class Settled(Struct, frozen=True):
         return f"after {self.seconds:.1f} s" + (f", still open: {waiting}" if waiting else " everything was at rest")
 
 
-async def probe(target: str, key: str) -> None:
+async def probe(target: str, key: str, *, timeout_s: float = ANSWER_S_MAX) -> None:
     """Asks for a payment that cannot exist. Raises TargetError unless `target` answers as a gateway that takes the key."""
     headers = {"Authorization": f"Bearer {key}"}
     try:
-        async with _session() as session, session.get(f"{target}/api/payments/pay_none/status", headers=headers) as answer:
+        url = f"{target}/api/payments/pay_none/status"
+        async with (
+            _session(total_s=timeout_s) as session,
+            session.get(url, headers=headers, allow_redirects=False) as answer,
+        ):
             status, body = answer.status, await answer.content.read(CHUNK_SIZE)
+            location = answer.headers.get("Location", "")
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise TargetError(
-            f"{target} cannot be reached: {error or 'no answer'}; is the gateway running, and is the port right?"
+            f"{target} cannot be reached: {_failure(error, timeout_s)}; is the gateway running, and is the port right?"
         ) from None
+    if 300 <= status < 400:
+        raise TargetError(
+            f"{target} redirects with {status} to {location[:200]!r}, which is not followed: a payment must not be sent "
+            "elsewhere; give the final base URL as --target"
+        )
     if status in (401, 403):
         raise TargetError(f"{target} refuses the API key with {status}; give its merchant's with --key (and --merchant)")
     if status not in (400, 404) or not _is_refusal(body):
@@ -59,6 +71,22 @@ async def probe(target: str, key: str) -> None:
             f"{target} answered {status} to GET /api/payments/pay_none/status, where a gateway with this API answers 404 "
             'and {"success": false, ...}; is this the base URL?'
         )
+
+
+def _failure(error: Exception, timeout_s: float) -> str:
+    """What went wrong in words: the texts of some of these errors are empty, or name the library's innards."""
+    match error:
+        case TimeoutError():
+            return f"no answer within {timeout_s:g} s"
+        case aiohttp.ClientConnectorError():
+            number = error.os_error.errno or 0  # of the system if above 0; a name that is not known has another kind
+            return os.strerror(number) if number > 0 else str(error.os_error.strerror or error.os_error)
+        case aiohttp.ServerDisconnectedError():
+            return "it closed the connection without an answer"
+        case aiohttp.ClientResponseError():
+            return "what it answered is not HTTP"
+        case _:
+            return str(error) or type(error).__name__
 
 
 async def start_timeline(stack: Stack, at_s: float) -> None:
@@ -106,7 +134,13 @@ async def save_journal(stack: Stack, to: Path) -> None:
 
 
 def stack_evidence(
-    stack: Stack, directory: Path, *, acks: tuple[Ack, ...], sent: Sent, closed_at_ms: int | None = None
+    stack: Stack,
+    directory: Path,
+    *,
+    acks: tuple[Ack, ...],
+    sent: Sent,
+    closed_at_ms: int | None = None,
+    gateway_stopped: Stopped | None = None,
 ) -> Evidence:
     """All witnesses of a run of our own stack; `directory` has `gateway.ndjson`, `journal.ndjson` and `metrics.txt`."""
     journal = evidence.load_journal(directory / "journal.ndjson")
@@ -123,6 +157,7 @@ def stack_evidence(
         haystacks=(*(hay for hay in found if hay), evidence.webhook_bodies(journal)),
         secrets=secrets_of(stack),
         closed_at_ms=closed_at_ms,
+        unclean_stop=None if gateway_stopped is None or gateway_stopped.clean else str(gateway_stopped),
     )
 
 
@@ -168,7 +203,7 @@ async def ask_statuses(target: str, key: str, payment_ids: Sequence[str]) -> dic
 
 async def _ask_status(session: aiohttp.ClientSession, url: str) -> StatusAnswer:
     try:
-        async with session.get(url) as answer:
+        async with session.get(url, allow_redirects=False) as answer:
             body = await answer.read()
             if answer.status != 200:
                 return StatusAnswer(answer.status)

@@ -12,6 +12,7 @@ Everything is held in memory: about 1 kB a payment, so a run of a million paymen
 from __future__ import annotations
 
 import mmap
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,13 +25,15 @@ from loadtests.samples import GeneratorStats, Outcome, Samples
 
 T = TypeVar("T")
 
+CVV = re.compile(rb"""[cC][vV][vVcC]2?["'\\]*\s*[:=]\s*["'\\]*\d{3,4}(?!\d)""")  # a key that holds a card security code
+
 
 class EvidenceError(Exception):
     """A witness's file cannot be used; says which, where and why."""
 
 
 class Ack(Struct, frozen=True, gc=False):
-    """What one client saw of one request. `httpStatus` 0: no answer came."""
+    """What one client saw of one request. `httpStatus` 0: no answer came. `leaked` says what of its card was in the answer."""
 
     index: int
     key: str
@@ -44,6 +47,7 @@ class Ack(Struct, frozen=True, gc=False):
     bodySha256: str | None = None
     duplicate: bool = False
     code: str | None = None
+    leaked: str | None = None
 
 
 class Sent(Struct, frozen=True):
@@ -206,7 +210,7 @@ class Evidence(Struct, frozen=True):
     """All statements about one run. `None`: that witness could not be heard (a foreign `--target`).
 
     `endpoints` are the webhook endpoints of each merchant. `closed_at_ms` is when the gateway was told to stop: what a
-    provider decided after that, it cannot know.
+    provider decided after that, it cannot know. `unclean_stop` says how it ended, if it did not drain and exit by itself with 0.
     """
 
     acks: tuple[Ack, ...]
@@ -218,6 +222,7 @@ class Evidence(Struct, frozen=True):
     haystacks: tuple[Haystack, ...] = ()
     secrets: tuple[Secret, ...] = ()
     closed_at_ms: int | None = None
+    unclean_stop: str | None = None
 
 
 def load_acks(path: Path) -> tuple[Ack, ...]:

@@ -32,7 +32,7 @@ from locust.env import Environment
 from locust.exception import CatchResponseError, StopUser
 from locust.runners import LocalRunner, Runner
 
-from loadtests import arrivals, payments, scenario, verdict
+from loadtests import arguments, arrivals, payments, scenario, verdict
 from loadtests.payments import Payments
 from loadtests.recorder import Recorder, Report, Started
 from loadtests.samples import METHODS, Outcome
@@ -77,8 +77,15 @@ def refuse_what_cannot_work(environment: Environment, runner: Runner, **_: objec
         _refuse("say where the gateway is, such as --host http://127.0.0.1:8080")
     try:
         _chosen(options)
-    except ScenarioError as error:
+        if environment.host:
+            arguments.base_url(environment.host)
+    except (ScenarioError, ValueError) as error:
         _refuse(str(error))
+    try:
+        if options.out:
+            Path(options.out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _refuse(f"--out {options.out}: {error.strerror or error}; choose another folder")
 
 
 def _chosen(options: Namespace) -> tuple[Scenario, int]:
@@ -86,9 +93,10 @@ def _chosen(options: Namespace) -> tuple[Scenario, int]:
     chosen = scenario.load(options.scenario)
     if not options.seed:
         return chosen, chosen.seed
-    if not (options.seed.isascii() and options.seed.isdigit()):
-        raise ScenarioError("--seed", "", f"{options.seed!r} is not a whole number of 0 or more")
-    return chosen, int(options.seed)
+    try:
+        return chosen, arguments.seed(options.seed)
+    except ValueError as error:
+        raise ScenarioError("--seed", "", str(error)) from None
 
 
 def _refuse(reason: str) -> NoReturn:

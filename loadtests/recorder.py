@@ -10,6 +10,7 @@ import numpy as np
 
 from loadtests import payments
 from loadtests.arrivals import Plan
+from loadtests.evidence import CVV
 from loadtests.payments import CURRENCY, Payment
 from loadtests.samples import HTTP_CONFLICT, METHODS, NEVER, GeneratorStats, Outcome, Samples, lags_ns, percentile
 
@@ -101,8 +102,7 @@ class Recorder:
         outcome = _outcome_of(http_status, seen)
         in_flight = http_status == HTTP_CONFLICT and int(self._plan.index[row]) in self._sent_twice
         payment = self._end(row, at_ns, http_status, outcome, error=not (outcome is Outcome.OK or in_flight))
-        digest = hashlib.sha256(content).hexdigest()
-        self._acknowledge(row, payment, http_status, seen.data if outcome is Outcome.OK else None, seen.code, digest)
+        self._acknowledge(row, payment, http_status, seen.data if outcome is Outcome.OK else None, seen.code, content)
         return None if outcome is Outcome.OK or in_flight else f"HTTP {http_status} {seen.code or 'without a payment'}"
 
     def unanswered(self, row: int, at_ns: int, outcome: Literal[Outcome.TIMEOUT, Outcome.TRANSPORT_ERROR]) -> None:
@@ -172,7 +172,7 @@ class Recorder:
         return self._in_flight.pop(row)
 
     def _acknowledge(
-        self, row: int, payment: Payment, http_status: int, data: _Data | None, code: str | None, digest: str | None
+        self, row: int, payment: Payment, http_status: int, data: _Data | None, code: str | None, content: bytes | None
     ) -> None:
         index = int(self._plan.index[row])
         line = {
@@ -185,11 +185,24 @@ class Recorder:
             "amount": payment.amount,
             "currency": CURRENCY,
             "method": METHODS[payment.method],
-            "bodySha256": digest,
+            "bodySha256": None if content is None else hashlib.sha256(content).hexdigest(),
             "duplicate": bool(self._plan.duplicate[row]),
             "code": code,
+            "leaked": None if content is None else _leaked(payment, content),
         }
         self._acks.write(_encode(line) + b"\n")
+
+
+def _leaked(payment: Payment, content: bytes) -> str | None:
+    """What of the request's own card is in the answer to it: nothing may be, also where the answer repeats what it refuses."""
+    card = payment.instrument.get("cardDetails")
+    if card is None:
+        return None
+    number = card["number"]
+    groups = [number[at : at + 4] for at in range(0, len(number), 4)]
+    if any(form.encode() in content for form in (number, " ".join(groups), "-".join(groups))):
+        return "card number"
+    return "card security code" if CVV.search(content) else None
 
 
 def _outcome_of(http_status: int, seen: _Body) -> Outcome:

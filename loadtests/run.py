@@ -28,6 +28,11 @@ from loadtests.verdict import Verdict, judge
 
 T = TypeVar("T")
 
+SEED_NOTE = (
+    "A seed repeats the traffic and how often each fate is met, not the fate of each payment: that depends on the references, which "
+    "the gateway draws anew."
+)
+
 
 class Order(Struct, frozen=True):
     """What to run. `target` None: our own stack."""
@@ -55,12 +60,14 @@ class Outcome(Struct, frozen=True):
 async def run(order: Order, out: Console) -> int:
     """Runs, judges and reports; returns the exit code of the verdict. Raises StackError, ChildError, GeneratorError, TargetError
     or EvidenceError when there is nothing to judge."""
-    order.out.mkdir(parents=True, exist_ok=True)
     traffic = order.scenario.traffic
     out.print(
         f"{order.scenario.name}: {traffic.rate} for {traffic.duration} after {traffic.warm_up} of warm-up, seed {order.seed}",
         soft_wrap=True,
     )
+    if order.target is not None:
+        await collect.probe(order.target, order.key)
+    order.out.mkdir(parents=True, exist_ok=True)
     with terminal.Progression(out, total_s=traffic.total_s) as progression:
         outcome = await (
             _against_stack(order, out, progression)
@@ -102,14 +109,13 @@ async def _against_stack(order: Order, out: Console, progression: terminal.Progr
         await collect.save_journal(stack, order.out / "journal.ndjson")
         stopped += await stack.stop()
         await export(stack.files.db, rows)
-        evidence = await asyncio.to_thread(_stack_evidence, stack, order.out, generated, closed_at_ms)
+        evidence = await asyncio.to_thread(_stack_evidence, stack, order.out, generated, closed_at_ms, stopped[0])
     payments = len(evidence.gateway.payments) if evidence.gateway else 0
     cpu = Cpu(payments, *(_per_payment(cpu_before.get(name), used, payments) for name, used in cpu_after.items()))
     return Outcome(generated, evidence, cpu, settled, tuple(stopped), stack.ready_s)
 
 
 async def _against_target(order: Order, target: str, progression: terminal.Progression) -> Outcome:
-    await collect.probe(target, order.key)
     generated = await _generate(order, target, progression)
     acks = await asyncio.to_thread(load_acks, generated.acks_path)
     acknowledged = sorted({ack.paymentID for ack in acks if ack.paymentID})
@@ -146,9 +152,13 @@ async def _while_alive(stack: Stack, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(working, dying, return_exceptions=True)
 
 
-def _stack_evidence(stack: Stack, directory: Path, generated: Generated, closed_at_ms: int) -> Evidence:
+def _stack_evidence(
+    stack: Stack, directory: Path, generated: Generated, closed_at_ms: int, gateway_stopped: Stopped
+) -> Evidence:
     acks, sent = load_acks(generated.acks_path), Sent.of(generated.samples, generated.generator)
-    return collect.stack_evidence(stack, directory, acks=acks, sent=sent, closed_at_ms=closed_at_ms)
+    return collect.stack_evidence(
+        stack, directory, acks=acks, sent=sent, closed_at_ms=closed_at_ms, gateway_stopped=gateway_stopped
+    )
 
 
 def _cpu(stack: Stack) -> dict[str, int | None]:
@@ -195,6 +205,8 @@ def _show(out: Console, order: Order, outcome: Outcome, report: Summary) -> None
         out.print(f"Note: the stack did not come to rest: {outcome.settled}.", soft_wrap=True)
     out.print(f"Everything about this run: {order.out}/summary.json; samples, records and logs are beside it.", soft_wrap=True)
     out.print(f"Once more: {report.repeat}", soft_wrap=True)
+    if order.target is None:
+        out.print(SEED_NOTE, soft_wrap=True)
 
 
 def repeat_command(order: Order) -> str:

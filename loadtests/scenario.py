@@ -20,7 +20,8 @@ from loadtests.arrivals import Arrivals
 from simulators import config
 from simulators.config import Duration, Simulators
 
-RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|min)")
+RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)/(s|min)")
+NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")  # it becomes part of a folder's name
 RATE_PER_S_MAX = 5_000  # what one Locust process sends when it has a core of its own
 REQUESTS_MAX = 5_000_000  # some 40 bytes of samples each: more than this is a slip of the unit, or wants several machines
 TOLERANCE = 1e-9  # sums of decimal fractions are off by less
@@ -195,7 +196,10 @@ def _dec_hook(kind: type, value: object) -> object:
 
 
 def _check_whole(scenario: Scenario, file: str) -> None:
-    """What no table can see alone."""
+    """What no table can see alone, and the name, which may be the file's."""
+    if not NAME.fullmatch(scenario.name):
+        allowed = "1 to 64 of A-Z a-z 0-9 . _ - without a dot in front"
+        raise ScenarioError(file, "name", f"{scenario.name!r} is not a name; use {allowed} (left out, it is the file's)")
     traffic, wanted = scenario.traffic, scenario.targets.throughput
     if wanted and wanted.per_min > traffic.rate.per_min:
         raise ScenarioError(file, "targets.throughput", f"{wanted} cannot be reached: traffic.rate offers only {traffic.rate}")

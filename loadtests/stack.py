@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fcntl
 import os
 import secrets
 import socket
@@ -68,6 +69,7 @@ class Stack:
         self.key, self.merchant_id = MERCHANT_KEY, MERCHANT_ID
         self.secrets = Secrets(*(_secret() for _ in Secrets.__struct_fields__))
         self._simulators, self._seed, self._port = simulators, seed, port
+        self._lock: int | None = None  # open while the folder is ours
         self._listeners: list[socket.socket] = []
         self._children: list[Child] = []  # the gateway first
 
@@ -134,16 +136,20 @@ class Stack:
         for listener in self._listeners:
             listener.close()
         self._children, self._listeners = [], []
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
         return stopped
 
     def _prepare(self) -> None:
-        """Sockets, folders, configurations and the two children that will use them."""
+        """Folders, sockets, configurations and the two children that will use them."""
+        for folder in {self.files.directory, self.files.db.parent}:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _locked(self.files.directory)
         for port in (self._port, 0):
             self._listeners.append(_listener(port))
         gateway, outside = self._listeners
         self.gateway_url, self.simulators_url = _url(gateway), _url(outside)
-        for folder in {self.files.directory, self.files.db.parent}:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory = self.files.directory
         _write_private(directory / "gateway.json", msgspec.json.encode(self._gateway_config()))
         _write_private(directory / "simulators.json", simulators_config.encode(self._simulators_config()))
@@ -210,6 +216,20 @@ def python(module: str) -> tuple[str, ...]:
 def _child(name: str, directory: Path, listener: socket.socket) -> Child:
     command = (*python(name), "--config", str(directory / f"{name}.json"))
     return Child(name, command, listener=listener, log=directory / f"{name}.log")
+
+
+def _locked(directory: Path) -> int:
+    """An open file that keeps other stacks out of `directory` until it is closed, at the latest by the end of this process."""
+    lock = os.open(directory / "stack.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StackError(f"{directory} is in use by another paydrome; stop that one, or choose another --db") from None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
 
 
 def _listener(port: int) -> socket.socket:

@@ -35,9 +35,7 @@ async def up(order: Order) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     db = (order.db or platformdirs.user_state_path("paydrome", appauthor=False) / DB_NAME).absolute()
-    files = Files.under(
-        db.with_name(f"{db.stem}.up"), db=db
-    )  # beside the database: one gateway a database, one folder a gateway
+    files = Files.under(db.with_name(f"{db.name}.up"), db=db)  # one gateway a database, and one folder a gateway, beside it
     async with Stack(files, order.scenario.simulators, seed=order.scenario.seed, port=order.port) as stack:
         await start_timeline(stack, time.time())
         print(ready_line(stack) if order.as_json else welcome(stack, order), flush=True)

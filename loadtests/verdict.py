@@ -73,8 +73,9 @@ def judge(
 ) -> Verdict:
     """The verdict on a run. `success` is (payments that reached the outcome the issuer or bank decided, payments decided), None
     when only the clients' view is known."""
-    speed = (*_target_checks(samples, targets), _success(success, targets))
-    generator = _generator_checks(generator_stats)
+    judged = samples.judged()
+    speed = (*_target_checks(samples, targets), _success(success, targets), *_nothing_answered(judged))
+    generator = _generator_checks(generator_stats, judged)
     checks = (*speed, *generator)
     if any(invariant.ok is False for invariant in invariants):
         return Verdict("FAIL", EXIT_MONEY, checks)
@@ -118,10 +119,14 @@ def _latency(judged: Samples, targets: Targets) -> tuple[Check, Check]:
 
 
 def _availability(judged: Samples, targets: Targets) -> Check:
-    """Requests that the generator dropped never asked the gateway anything."""
-    sent = int((judged.outcome != Outcome.DROPPED).sum())
+    sent = _sent(judged)
     answered = sent - int(refused(judged).sum())
     return _share("availability", targets.availability, answered, sent, "answered without 5xx, 4xx, timeout or refusal")
+
+
+def _sent(judged: Samples) -> int:
+    """Requests that the generator dropped never asked the gateway anything."""
+    return int((judged.outcome != Outcome.DROPPED).sum())
 
 
 def _success(success: tuple[int, int] | None, targets: Targets) -> Check:
@@ -132,7 +137,16 @@ def _success(success: tuple[int, int] | None, targets: Targets) -> Check:
     return _share("success", targets.success, reached, decided, "payments that reached the outcome the issuer or bank decided")
 
 
-def _generator_checks(stats: GeneratorStats) -> tuple[Check, ...]:
+def _nothing_answered(judged: Samples) -> tuple[Check, ...]:
+    """A gateway that makes no payment at all cannot pass, also where no target says so. Shown only then."""
+    sent = _sent(judged)
+    if not sent or (judged.outcome == Outcome.OK).any():
+        return ()
+    return (Check("answers", ">= 1", "0", False, f"none of {sent} requests was answered with a payment"),)
+
+
+def _generator_checks(stats: GeneratorStats, judged: Samples) -> tuple[Check, ...]:
+    judged_none = not _sent(judged)
     return (
         _check("generator lag p99", f"<= {LAG_P99_MS_MAX:g} ms", _ms(stats.lag_p99_ms), stats.lag_p99_ms <= LAG_P99_MS_MAX),
         _check("generator drops", "0", str(stats.dropped), stats.dropped == 0, "due while its pool was full"),
@@ -140,7 +154,8 @@ def _generator_checks(stats: GeneratorStats) -> tuple[Check, ...]:
             "generator sent",
             f">= {SENT_SHARE_MIN:.0%}",
             f"{stats.sent} of {stats.scheduled}",
-            stats.scheduled > 0 and stats.sent >= SENT_SHARE_MIN * stats.scheduled,
+            stats.scheduled > 0 and not judged_none and stats.sent >= SENT_SHARE_MIN * stats.scheduled,
+            "none of it in the judged period" if judged_none else "",
         ),
         _check(
             "generator CPU",

@@ -1,6 +1,7 @@
-"""Invariant 9: every event reached the merchant, signed, unchanged and in order, or is dead-lettered. Pure.
+"""Invariant 9: every outcome was told to the merchant, truly, signed, unchanged and in order, or is dead-lettered. Pure.
 
-Events are looked for in the merchant's own record (W) by their id; whether a signature verified is what W says.
+Events are looked for in the merchant's own record (W) by their id; whether a signature verified is what W says. What an event must
+say is what the payment is. A dead letter needs tries that failed at the receiver: one that answers well is no reason to give up.
 """
 
 from __future__ import annotations
@@ -12,15 +13,23 @@ import msgspec
 from msgspec import Struct
 
 from loadtests.case import Case, Finding
-from loadtests.evidence import Delivery, Event, JournalEntry
+from loadtests.evidence import Delivery, Event, JournalEntry, Payment
+
+FINAL = frozenset({"completed", "failed", "expired"})  # payment states that a merchant with an endpoint must be told of, once
+TYPE_PREFIX = "payment."  # of an event; the state that the payment went into follows
+RECEIVER_MS_MAX = 5_000  # a receiver that takes longer may be given up
 
 
 class WebhookData(Struct, frozen=True):
     paymentID: str
+    status: str
+    amount: int
+    currency: str
+    transactionID: str
 
 
 class WebhookBody(Struct, frozen=True):
-    """The part of a webhook that says which event it is."""
+    """The part of a webhook that is compared."""
 
     id: str
     event: str
@@ -46,25 +55,60 @@ def events_delivered(case: Case, found: Finding) -> None:
         payment = case.payments.get(event.paymentID)
         for endpoint_id in case.evidence.endpoints.get(payment.merchantID, ()) if payment else ():
             delivery = deliveries.get((event.eventID, endpoint_id))
-            _examine_delivery(event, endpoint_id, delivery, event.eventID in received, found)
+            _examine_delivery(event, endpoint_id, delivery, received.get(event.eventID, []), found)
+    _examine_outcomes(case, found)
     for webhook_id, entries in received.items():
-        _examine_received(webhook_id, events.get(webhook_id), entries, found)
+        _examine_received(webhook_id, events.get(webhook_id), case, entries, found)
     _examine_order(case.journal, events, found)
 
 
-def _examine_delivery(event: Event, endpoint_id: str, delivery: Delivery | None, arrived: bool, found: Finding) -> None:
+def _examine_outcomes(case: Case, found: Finding) -> None:
+    """One published final event for each payment that ended, none for another, and its type is how the payment ended."""
+    told: dict[str, list[Event]] = defaultdict(list)
+    for event in case.gateway.events:
+        if event.published and event.type.removeprefix(TYPE_PREFIX) in FINAL:
+            told[event.paymentID].append(event)
+    for payment_id in told.keys() - case.payments.keys():
+        found.violation(f"event {told[payment_id][0].eventID} is about payment {payment_id}, which does not exist")
+    for payment in case.payments.values():
+        finals = told[payment.paymentID]
+        name = f"payment {payment.paymentID} ({payment.status})"
+        for event in finals:
+            if event.type != TYPE_PREFIX + payment.status:
+                found.violation(f"{name}: the merchant is told {event.type} by event {event.eventID}")
+        if payment.status in FINAL and case.evidence.endpoints.get(payment.merchantID):
+            found.checked += 1
+            if len(finals) != 1:
+                found.violation(f"{name}: {len(finals)} events tell the merchant how it ended, not 1")
+
+
+def _examine_delivery(
+    event: Event, endpoint_id: str, delivery: Delivery | None, received: list[JournalEntry], found: Finding
+) -> None:
     name = f"event {event.eventID} ({event.type} of payment {event.paymentID})"
     if delivery is None:
         found.violation(f"{name} was never handed to endpoint {endpoint_id}")
     elif delivery.state == "dead":
         found.counted["dead-lettered"] += 1
+        failed = sum(map(_refused, received))
+        if delivery.tries < 1:
+            found.violation(f"{name} is a dead letter for endpoint {endpoint_id}, and was never tried")
+        elif failed < delivery.tries:
+            seen = f"the receiver failed {failed} of {delivery.tries} tries"
+            found.violation(f"{name} is a dead letter for endpoint {endpoint_id}, but {seen}")
     elif delivery.state != "delivered":
         found.violation(f"{name} is still {delivery.state} for endpoint {endpoint_id} after {delivery.tries} tries")
-    elif not arrived:
+    elif not received:
         found.violation(f"{name} is marked delivered to {endpoint_id}, but the merchant never received it")
 
 
-def _examine_received(webhook_id: str, event: Event | None, entries: list[JournalEntry], found: Finding) -> None:
+def _refused(entry: JournalEntry) -> bool:
+    """Whether the receiver gave no good answer in time to this try."""
+    slow = entry.delayMs is not None and entry.delayMs >= RECEIVER_MS_MAX
+    return slow or entry.fault is not None or not entry.signatureValid or bytes(entry.body) == b"null"
+
+
+def _examine_received(webhook_id: str, event: Event | None, case: Case, entries: list[JournalEntry], found: Finding) -> None:
     if any(not entry.signatureValid for entry in entries):
         found.violation(f"webhook {webhook_id}: the signature did not verify")
     bodies = {bytes(entry.body) for entry in entries}
@@ -81,6 +125,24 @@ def _examine_received(webhook_id: str, event: Event | None, entries: list[Journa
     expected = (event.eventID, event.type, event.sequence, event.paymentID)
     if any((body.id, body.event, body.sequence, body.data.paymentID) != expected for body in said):
         found.violation(f"webhook {webhook_id} does not say what event {event.type} of payment {event.paymentID} is")
+    if (payment := case.payments.get(event.paymentID)) is not None:
+        _compare_told(webhook_id, event, payment, said, found)
+
+
+def _compare_told(webhook_id: str, event: Event, payment: Payment, said: list[WebhookBody], found: Finding) -> None:
+    """The status is the event's: that it is also the payment's, if it is final, is examined with the event."""
+    status = event.type.removeprefix(TYPE_PREFIX)
+    true = (status, payment.amount, payment.currency, payment.transactionID)
+    for body in said:
+        told = (body.data.status, body.data.amount, body.data.currency, body.data.transactionID)
+        if told != true:
+            found.violation(
+                f"webhook {webhook_id} tells {_words(told)} of payment {payment.paymentID}, which is {_words(true)}"
+            )
+
+
+def _words(told: tuple[object, ...]) -> str:
+    return ", ".join(map(str, told))
 
 
 def _examine_order(journal: Iterable[JournalEntry], events: dict[str, Event], found: Finding) -> None:

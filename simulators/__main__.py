@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -63,23 +64,33 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= 65_535):
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65_535):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
     return int(text)
 
 
 def _inherited(fd: int) -> socket.socket:
     try:
-        return socket.socket(fileno=fd)
-    except (OSError, ValueError) as error:
+        listener = socket.socket(fileno=fd)
+    except (OSError, ValueError, OverflowError) as error:
         raise OSError(f"--fd {fd}: not an open socket ({error})") from None
+    inet = listener.family in (socket.AF_INET, socket.AF_INET6) and listener.type == socket.SOCK_STREAM
+    if not inet or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise OSError(f"--fd {fd}: not a listening TCP socket; bind it and call listen() in the parent")
+    return listener
 
 
 def _bound(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=BACKLOG)
-    except OSError as error:
-        raise OSError(f"cannot listen on {host} port {port}: {error.strerror or error}; another --port may be free") from None
+    except (OSError, UnicodeError) as error:
+        advice = "another --port may be free" if _is_about_port(error) else "is --host an address of this machine?"
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(f"cannot listen on {host} port {port}: {reason}; {advice}") from None
+
+
+def _is_about_port(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES)
 
 
 async def _serve(config: Config, listener: socket.socket, *, supervised: bool) -> None:

@@ -25,7 +25,7 @@ from simulators.provider import Answer, Provider, World
 from simulators.providers import Amount, Conduct, Currency, Dialect, card, netbanking, upi
 from simulators.routes import Routes
 from simulators.server import Server
-from simulators.wire import DELAY_HEADER, FAULT_HEADER, JSON, check_reference, decode
+from simulators.wire import DELAY_HEADER, FAULT_HEADER, JSON, check_ascii, check_reference, decode
 
 HOLD_S = 60.0  # how long a lost answer keeps a caller waiting who never gives up
 BACKLOG = 2048  # a burst of new connections waits in the kernel instead of being refused
@@ -98,6 +98,7 @@ def _add_provider(routes: Routes, provider: Provider[Any], hold_s: float) -> Non
     reversal_decoder = msgspec.json.Decoder(Reversal)
 
     async def create(request: web.BaseRequest, _: str) -> web.Response:
+        check_ascii("the Host", request.host)  # it becomes part of the redirectURL
         body = await decode(request, create_decoder)
         return await _perform(request, provider.create(body, request.host), hold_s)
 

@@ -13,7 +13,7 @@ from simulators.behaviour import LatencyTable
 from simulators.journal import Entry, Webhook
 from simulators.provider import World
 from simulators.signatures import valid
-from simulators.wire import DELAY_HEADER, JSON, Refused, read
+from simulators.wire import DELAY_HEADER, JSON, Refused, check_ascii, read
 
 NAME_LENGTH_MAX = 64
 WEBHOOK_ID_LENGTH_MAX = 256
@@ -33,6 +33,8 @@ class Receiver:
         webhook_id = request.headers.get("webhook-id", "")
         if len(name) > NAME_LENGTH_MAX or len(webhook_id) > WEBHOOK_ID_LENGTH_MAX:
             raise Refused(400, "invalid_request", "the receiver's name or the webhook-id is too long")
+        check_ascii("the receiver's name", name)
+        check_ascii("the webhook-id", webhook_id)
         body = await read(request)
         now_ms = self._world.now_ms()
         signed = valid(self._key, request.headers, body, now_s=now_ms // 1000)

@@ -56,6 +56,12 @@ async def decode(request: web.BaseRequest, decoder: msgspec.json.Decoder[T]) -> 
         raise Refused(400, "invalid_request", f"the body is not valid JSON: {error}") from None
 
 
+def check_ascii(what: str, text: str) -> None:
+    """Raises Refused (400) for what cannot be written down again: a header or path may hold any bytes."""
+    if not (text.isascii() and text.isprintable()):
+        raise Refused(400, "invalid_request", f"{what} must be printable ASCII")
+
+
 def check_reference(reference: str) -> str:
     """The reference of a path, if it is one. Raises Refused (400)."""
     if not _REFERENCE.match(reference):

@@ -19,6 +19,7 @@ class SqliteAdapter:
         self._path = path
         self._monkeypatch = monkeypatch
         self._opened: list[Store] = []
+        monkeypatch.setattr(sqlite, "SPACING_S", 0.0)  # it pays under load only
 
     def open(self) -> Store:
         store = SqliteStore.open(self._path, vault_key_id=KEY_ID)

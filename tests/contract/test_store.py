@@ -283,6 +283,15 @@ async def test_due_attempts_are_the_open_ones_whose_time_has_come_longest_due_fi
     assert store.due_attempts("card", NOW_MS + 9, 10) == []
 
 
+async def test_each_providers_due_attempts_are_listed_apart(store: Store):
+    for n, provider in enumerate(["upi", "card", "upi", "netbanking"], start=1):
+        await store.commit(intent(n, method=provider, attempt={"due_at_ms": NOW_MS}))
+    due = {
+        provider: [a.payment_id for a in store.due_attempts(provider, NOW_MS, 10)] for provider in ("card", "upi", "netbanking")
+    }
+    assert due == {"card": [id_of(2)], "upi": [id_of(1), id_of(3)], "netbanking": [id_of(4)]}
+
+
 async def test_waking_makes_interrupted_intents_due_and_leaves_the_rest(store: Store):
     later_ms = NOW_MS + 60_000
     states = ["intent", "unknown", "pending", "intent", "reversing"]
@@ -349,6 +358,23 @@ async def test_pending_deliveries_are_counted_per_endpoint_due_or_not(store: Sto
     await together(store, [published(1, [2, 3]), published(2, [2], due_ms=NOW_MS + 10**6), published(3, [2], endpoint="ep_2")])
     await store.commit(Commit(deliveries=[make_delivery(id_of(1), 2, state="delivered", tries=1, due_at_ms=None)]))
     assert [store.pending_deliveries(endpoint) for endpoint in ("ep_1", "ep_2", "ep_3")] == [2, 1, 0]
+
+
+async def test_deliveries_of_endpoints_that_are_no_more_are_buried(adapter: SqliteAdapter, store: Store):
+    await together(store, [published(1, [2, 3]), published(2, [2], endpoint="ep_2"), published(3, [2], endpoint="ep_3")])
+    await store.commit(Commit(deliveries=[make_delivery(id_of(1), 2, state="delivered", tries=1, due_at_ms=None)]))
+    assert await store.bury_deliveries(["ep_2"]) == 2
+    states = {(record["endpointID"], record["sequence"]): record["state"] for record in adapter.records("delivery")}
+    assert states == {("ep_1", 2): "delivered", ("ep_1", 3): "dead", ("ep_2", 2): "pending", ("ep_3", 2): "dead"}
+    assert await store.bury_deliveries(["ep_2"]) == 0
+    assert await store.bury_deliveries([]) == 1
+
+
+async def test_a_store_is_healthy_until_it_is_closed(adapter: SqliteAdapter, store: Store):
+    await together(store, [unwritable("amount"), intent(1)])
+    assert store.healthy()
+    await adapter.close(store)
+    assert not store.healthy()
 
 
 async def test_a_redelivered_event_has_the_same_body(store: Store):

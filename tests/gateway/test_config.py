@@ -18,6 +18,7 @@ GOOD: dict[str, Any] = {
     "merchants": [{"id": "m1", "key": "sk_test_m1"}, {"id": "m2", "key": "sk_test_m2"}],
     "webhook_endpoints": [{"id": "ep1", "merchantID": "m1", "url": "http://127.0.0.1:2/w", "secret": secret("m1")}],
 }
+SAME_SECRET = {"url": "http://x", "callback_secret": secret("same")}
 ENDPOINT = GOOD["webhook_endpoints"][0]
 
 
@@ -64,6 +65,15 @@ def test_toml_says_the_same(tmp_path: Path):
             {"providers": GOOD["providers"] | {"upi": {"url": "http://x", "callback_secret": "s"}}},
             "upi.callback_secret: .*whsec_",
         ),
+        (
+            {"providers": GOOD["providers"] | {"upi": SAME_SECRET, "netbanking": SAME_SECRET}},
+            "netbanking.callback_secret: must differ",
+        ),
+        ({"public_url": "http://a..b/"}, "public_url: .*host name that can exist"),
+        ({"public_url": "http://" + "a" * 64 + ".example"}, "public_url: .*host name that can exist"),
+        ({"public_url": "http://a:0"}, "public_url: expected"),
+        ({"public_url": "http://a:eighty"}, "public_url: expected"),
+        ({"public_url": "http://[::1"}, "public_url: expected"),
         ({"merchants": [GOOD["merchants"][0]] * 2}, "merchants: ids and keys must be unique"),
         ({"merchants": [{"id": "m 1", "key": "sk_test_m1"}]}, r"\$.merchants\[0\].id"),
         ({"webhook_endpoints": [ENDPOINT | {"merchantID": "nobody"}]}, "ep1.merchantID: no merchant 'nobody' is configured"),
@@ -77,7 +87,7 @@ def test_a_bad_value_is_refused_with_file_key_and_reason(tmp_path: Path, changed
         load(tmp_path, **changed)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'"text"'])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'"text"', b"[" * 100_000])
 @pytest.mark.parametrize("suffix", ["json", "toml"])
 def test_a_file_that_is_no_configuration_is_refused_by_name(tmp_path: Path, content: bytes, suffix: str):
     path = tmp_path / f"gateway.{suffix}"

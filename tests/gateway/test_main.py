@@ -18,6 +18,7 @@ import structlog
 from aiohttp.test_utils import TestServer
 
 from gateway.__main__ import main
+from gateway.storage import export
 from tests.gateway.api.conftest import GOOD, KEYS, PlainProvider
 from tests.gateway.doubles import CVV, NUMBER, PATIENCE_S, Held, secret
 
@@ -42,9 +43,9 @@ class Running:
         self.process, self.url = process, url
 
     async def pay(self) -> tuple[int, dict[str, Any]]:
-        async with aiohttp.ClientSession(headers=AUTHORIZED) as session:
-            async with session.post(self.url + "/api/payments/process", json=GOOD["card"]) as answer:
-                return answer.status, await answer.json()
+        url = self.url + "/api/payments/process"
+        async with aiohttp.ClientSession(headers=AUTHORIZED) as session, session.post(url, json=GOOD["card"]) as answer:
+            return answer.status, await answer.json()
 
     async def refuses_connections(self) -> None:
         """Waits until the gateway has stopped listening."""
@@ -100,10 +101,9 @@ class Place:
                 process.kill()
                 print((await process.communicate())[1].decode())  # a test that failed shows what the gateway logged
 
-    async def export(self) -> list[dict[str, Any]]:
-        code, out, err = await run("export", "--db", self.db)
-        assert (code, err) == (0, "")
-        return [json.loads(line) for line in out.splitlines()]
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        """What is in the database file."""
+        return [record for record in export.records(self.db) if record["kind"] == kind]
 
 
 @pytest.fixture
@@ -128,9 +128,8 @@ async def test_sigterm_lets_what_is_in_flight_end_and_marks_what_was_delivered(p
         assert (status, answer["data"]["status"]) == (201, "completed")
         code, log = await running.end()
     assert code == 0, log
-    records = await place.export()
-    assert [record["status"] for record in records if record["kind"] == "payment"] == ["completed"] * 2
-    deliveries = {record["paymentID"]: record["state"] for record in records if record["kind"] == "delivery"}
+    assert [record["status"] for record in place.records("payment")] == ["completed"] * 2
+    deliveries = {record["paymentID"]: record["state"] for record in place.records("delivery")}
     assert deliveries.pop(answer["data"]["paymentID"]) in ("pending", "delivered")
     assert list(deliveries.values()) == ["delivered"]
 
@@ -162,13 +161,18 @@ async def test_a_supervised_gateway_stops_when_its_parent_is_gone_and_serves_on_
             assert (await running.end())[0] == 0
 
 
-async def test_a_second_gateway_on_the_database_is_refused_and_the_first_goes_on(place: Place):
+async def test_a_second_gateway_on_the_database_is_refused_and_the_first_goes_on_and_can_be_exported(place: Place):
     async with place.gateway() as running:
         code, out, err = await run("--config", place.config, "--db", place.db, "--port", "0")
         assert (code, out) == (1, "")
         assert f"another gateway (process {running.process.pid}) uses this database" in err
         assert "Traceback" not in err
         assert (await running.pay())[0] == 201
+        code, out, err = await run("export", "--db", place.db)
+    assert (code, err) == (0, "")
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["status"] for record in records if record["kind"] == "payment"] == ["completed"]
+    assert NUMBER not in out
 
 
 async def test_after_a_kill_the_next_gateway_finishes_what_was_interrupted(place: Place):
@@ -181,14 +185,14 @@ async def test_after_a_kill_the_next_gateway_finishes_what_was_interrupted(place
         with pytest.raises(aiohttp.ClientError):
             await paying
         held.let_go.set()
-    assert [record["state"] for record in await place.export() if record["kind"] == "attempt"] == ["intent"]
+    assert [record["state"] for record in place.records("attempt")] == ["intent"]
     place.provider.wait = None
     async with place.gateway() as again:
         await asyncio.wait_for(place.provider.inquired.wait(), PATIENCE_S)
         await asyncio.wait_for(place.provider.webhooks.get(), PATIENCE_S)
         again.process.send_signal(signal.SIGTERM)
         assert (await again.end())[0] == 0
-    assert [record["state"] for record in await place.export() if record["kind"] == "attempt"] == ["succeeded"]
+    assert [record["state"] for record in place.records("attempt")] == ["succeeded"]
     assert len(place.provider.requests) == 1
 
 

@@ -23,6 +23,7 @@ from tests.gateway.doubles import KEY_ID, PATIENCE_S, Held, ManualClock, Post, S
 TRIES_MAX = 3
 CONCURRENCY_MAX = 4
 KEY = signature.secret_key(secret("m"))
+REFUSED = Receipt(500)
 
 
 class ObservedStore(SqliteStore):
@@ -143,7 +144,7 @@ async def all_through(office: Office) -> None:
             await office.store.written()
 
 
-def failing(*event_ids: str, receipt: Receipt = Receipt(500)) -> Callable[[Post], Receipt]:
+def failing(*event_ids: str, receipt: Receipt = REFUSED) -> Callable[[Post], Receipt]:
     """A receiver that answers the first posts of these events with `receipt`."""
     left = list(event_ids)
 
@@ -383,6 +384,24 @@ async def test_a_database_that_fails_once_does_not_end_the_deliveries(office: Of
     await office.publish(1, 2)
     office.lane()
     await office.courier.until(1)
+
+
+async def test_a_courier_that_breaks_does_not_end_the_deliveries(office: Office):
+    broken = [True] * CONCURRENCY_MAX * 2
+
+    def behave(post: Post) -> Receipt:
+        if broken:
+            broken.pop()
+            raise RuntimeError("a bug in the courier")
+        return Receipt(200)
+
+    office.courier.behave = behave
+    for payment in range(10):
+        await office.publish(payment, 2)
+    lane = office.lane()
+    await all_through(office)
+    await office.stop(lane)
+    assert {state for state, _ in office.states().values()} == {"delivered"}
 
 
 # Several receivers, and too much at once

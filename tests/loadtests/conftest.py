@@ -51,6 +51,7 @@ class Scene:
                 capturedAmount=amount if status == "completed" else 0,
                 createdAt=1000,
                 updatedAt=2000,
+                transactionID=f"txn_{name}",
             )
         )
         self.rows["idempotency"].append(Idempotency(MERCHANT, f"key_{name}", f"pay_{name}", 201))
@@ -59,7 +60,7 @@ class Scene:
             self.book(name, method, amount)
         if status in {"completed", "failed", "expired"}:
             self.event(name, 1, "payment.processing", published=False)
-            self.event(name, 2, f"payment.{status}", published=True)
+            self.event(name, 2, f"payment.{status}", published=True, amount=amount)
 
     def ack(self, name: str, method: str, status: str | None, amount: int, **changes: Any) -> None:
         """`status` None: the client got no answer."""
@@ -82,12 +83,18 @@ class Scene:
         credit = Posting(account=f"payable:{MERCHANT}", currency="INR", debit=0, credit=amount)
         self.rows["entries"].append(Entry(f"ent_{name}", 2000, (debit, credit), f"pay_{name}"))
 
-    def event(self, name: str, sequence: int, kind: str, *, published: bool) -> None:
+    def event(self, name: str, sequence: int, kind: str, *, published: bool, amount: int = 1000) -> None:
         event_id, payment_id = f"evt_{name}_{sequence}", f"pay_{name}"
         self.rows["events"].append(Event(event_id, payment_id, sequence, kind, published, 2000))
         if published:
             self.rows["deliveries"].append(Delivery(event_id, ENDPOINT, payment_id, sequence, "delivered", 1))
-            body = {"event": kind, "data": {"paymentID": payment_id}, "id": event_id, "sequence": sequence}
+            told = {
+                "status": kind.removeprefix("payment."),
+                "amount": amount,
+                "currency": "INR",
+                "transactionID": f"txn_{name}",
+            }
+            body = {"event": kind, "data": {"paymentID": payment_id, **told}, "id": event_id, "sequence": sequence}
             raw = msgspec.Raw(json.dumps(body).encode())
             webhook = {"webhookID": event_id, "signatureValid": True, "duplicate": False, "body": raw}
             self.happened("merchant", "webhook", "merchant_123", None, **webhook)

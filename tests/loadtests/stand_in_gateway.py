@@ -1,7 +1,7 @@
 """A small server that answers payments, run as a process of its own by test_generator.py. It prints its port.
 
 It honours idempotency keys. With `--stall-at N --stall-s S` it stands still when request N comes in; with `--misbehave` payment i of
-a run gets the answer i % 8 of ANSWERS. `GET /seen` tells what it saw.
+a run gets the answer i % 8 of ANSWERS; with `--refuse` or `--redirect` every one gets that. `GET /seen` tells what it saw.
 """
 
 import argparse
@@ -29,6 +29,10 @@ class Gateway:
             self.stall.append(time.time())
             time.sleep(self.options.stall_s)  # noqa: ASYNC251 - the whole server stands still, as in a garbage collection
             self.stall.append(time.time())
+        if self.options.refuse:
+            return _answer(401, b'{"success":false,"error":"no","code":"unauthorized"}')
+        if self.options.redirect:
+            raise web.HTTPTemporaryRedirect(request.path)
         if self.options.misbehave:
             return await self.misbehave(request, ANSWERS[int(key.rpartition("-")[2]) % len(ANSWERS)], body)
         if key in self.stored:
@@ -89,5 +93,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--stall-at", type=int, default=0)
     parser.add_argument("--stall-s", type=float, default=0)
-    parser.add_argument("--misbehave", action="store_true")
+    for behaviour in ("--misbehave", "--refuse", "--redirect"):
+        parser.add_argument(behaviour, action="store_true")
     asyncio.run(main(parser.parse_args()))

@@ -56,6 +56,15 @@ async def test_a_child_that_ends_before_it_is_ready_is_told_with_its_log(child):
         await child("import sys; print('no such file: x', file=sys.stderr); sys.exit(3)").start()
 
 
+async def test_the_log_of_an_earlier_start_is_not_shown(child, tmp_path):
+    (tmp_path / "gateway.log").write_text("an old error\n")
+    with pytest.raises(ChildError, match=r"the end of .*:\nno such file: x$") as failed:
+        await child("import sys; print('no such file: x', file=sys.stderr); sys.exit(3)").start()
+    assert "an old error" not in str(failed.value)
+    with pytest.raises(ChildError, match=r"it wrote nothing to .*gateway\.log$"):
+        await child("import sys; sys.exit(3)").start()
+
+
 async def test_a_silent_child_is_told_with_its_log_and_ended(child):
     silent = child("import sys; print('thinking', file=sys.stderr, flush=True); sys.stdin.read()")
     with pytest.raises(ChildError, match=r"the gateway was not ready within 0\.5 s; the end of .*\nthinking"):

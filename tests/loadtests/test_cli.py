@@ -95,8 +95,18 @@ def refused(capsys, *arguments: str) -> str:
         (("run", "no/such/file.toml"), "no/such/file.toml: No such file or directory"),
         (("run", "smoke", "--seed", "-1"), "'-1' is not a seed"),
         (("run", "smoke", "--target", "localhost:8080"), "'localhost:8080' is not a URL such as"),
+        (("run", "smoke", "--seed", "9" * 5000), "is not a seed (0 to 9223372036854775807)"),
+        (("run", "smoke", "--target", "http://127.0.0.1:99999"), "'http://127.0.0.1:99999' is not a URL such as"),
+        (("run", "smoke", "--target", "http://127.0.0.1:abc"), "'http://127.0.0.1:abc' is not a URL such as"),
+        (("run", "smoke", "--target", "http://127.0.0.1:0"), "'http://127.0.0.1:0' is not a URL such as"),
+        (("run", "smoke", "--target", "http://[::1"), "'http://[::1' is not a URL such as"),
+        (("run", "smoke", "--target", "http://a b"), "'http://a b' is not a URL such as"),
+        (("run", "smoke", "--target", "http://me:pw@a"), "is not a base URL: leave out user"),
+        (("run", "smoke", "--target", "http://a/?b"), "is not a base URL: leave out user"),
+        (("run", "smoke", "--out", "o" * 300), "File name too long; choose another folder"),
         (("run", "smoke", "--key", "sk_test_x"), "give its --target too"),
         (("up", "--port", "70000"), "'70000' is not a port"),
+        (("up", "--port", "9" * 5000), "is not a port (0 to 65535)"),
         (("up", "--scenario", "sandbx"), "did you mean"),
         (("check", "no/such/file.toml"), "No such file or directory"),
     ],
@@ -129,7 +139,62 @@ def test_shipped_scenarios_are_listed(capsys):
 def test_a_target_that_cannot_be_reached_is_an_error_in_a_sentence(capsys, tiny, tmp_path, free_port):
     url = f"http://127.0.0.1:{free_port}"
     assert main(["run", str(tiny), "--target", url, "--out", str(tmp_path / "out")]) == 1
-    assert f"paydrome: {url} cannot be reached" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f"paydrome: {url} cannot be reached: Connection refused; is the gateway running, and is the port right?\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unreadable_out_is_refused_in_a_sentence(tmp_path, tiny):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0)
+    program = (
+        "import os, sys\nfrom loadtests import cli\n"
+        "cli.main(['check', 'smoke'])\n"  # imports what it needs
+        "if os.geteuid() == 0: os.setuid(65534)\n"  # root may read everything
+        "sys.exit(cli.main(['run', 'smoke', '--out', sys.argv[1]]))"
+    )
+    command = (sys.executable, "-c", program, str(locked))
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=ENDS_S_MAX, check=False)
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        f"paydrome: --out {locked}: Permission denied; choose another folder\n",
+    )
+
+
+@pytest.mark.parametrize("arguments", [("scenarios",), ("check", "smoke")])
+def test_a_reader_who_has_enough_is_no_error(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run((*PAYDROME, *arguments), stdout=writing, stderr=subprocess.PIPE, timeout=ENDS_S_MAX, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module"),
+    [
+        (("up",), "loadtests.scenario"),
+        (("up",), "loadtests.up"),
+        (("run", "smoke"), "loadtests.run"),
+        (("run", "smoke"), "numpy"),
+        (("scenarios",), "loadtests.scenario"),
+    ],
+)
+def test_ctrl_c_while_it_starts_ends_it_in_a_word(tmp_path, arguments, module):
+    program = (
+        "import os, signal, sys\n"
+        "class Impatient:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == sys.argv[1]: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+        "from loadtests.cli import main\n"
+        "sys.exit(main(sys.argv[2:]))"
+    )
+    command = (sys.executable, "-c", program, module, *arguments)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=ENDS_S_MAX, check=False, cwd=tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "\ninterrupted\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_is_there_without_importing_the_machinery():
@@ -201,6 +266,15 @@ def test_up_prints_one_line_for_scripts_and_stops_on_sigterm(up, tmp_path):
     for pid in ready["pids"].values():
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_a_second_up_on_the_same_database_is_refused_and_leaves_the_first_alone(up, capsys):
+    first = json.loads(up.line)
+    config = Path(first["db"] + ".up") / "gateway.json"
+    before = config.read_bytes()
+    assert main(["up", "--port", "0", "--db", first["db"]]) == 1
+    assert f"{first['db']}.up is in use by another paydrome" in capsys.readouterr().err
+    assert config.read_bytes() == before
 
 
 def test_up_says_which_child_died(up):

@@ -9,6 +9,7 @@ import pytest
 
 from loadtests import collect, figures
 from loadtests.auditor import audit
+from loadtests.child import Stopped
 from loadtests.evidence import (
     EvidenceError,
     GatewayRecords,
@@ -22,6 +23,8 @@ from loadtests.evidence import (
 )
 from loadtests.figures import Spread
 from loadtests.samples import NEVER, GeneratorStats, Outcome, Samples
+from loadtests.stack import Files, Stack, export
+from simulators.config import Simulators
 
 
 @pytest.fixture
@@ -168,6 +171,23 @@ def test_a_card_number_is_found_however_it_is_written(healthy, form):
     leaked = msgspec.structs.replace(healthy, secrets=secrets, haystacks=(Haystack("database", b"..." + form + b"..."),))
     assert next(found for found in audit(leaked) if found.number == 12).violations == (
         "card number 411111...1111 is in the database, at byte 3",
+    )
+
+
+async def test_how_the_gateway_stopped_is_part_of_the_evidence(tmp_path, healthy):
+    async with Stack(Files.under(tmp_path), Simulators(), seed=1) as stack:
+        (tmp_path / "metrics.txt").write_bytes(await collect.metrics_text(stack))
+        await stack.kill_gateway()
+        stopped = await stack.stop_gateway()
+        await collect.save_journal(stack, tmp_path / "journal.ndjson")
+        await export(stack.files.db, tmp_path / "gateway.ndjson")
+        evidence = collect.stack_evidence(stack, tmp_path, acks=(), sent=healthy.sent, gateway_stopped=stopped)
+        drained = collect.stack_evidence(
+            stack, tmp_path, acks=(), sent=healthy.sent, gateway_stopped=Stopped("gateway", exit_code=0, killed=False)
+        )
+    assert drained.unclean_stop is None
+    assert next(found for found in audit(evidence) if found.number == 6).violations == (
+        "the gateway did not drain when it was told to stop: the gateway ended with exit code -9",
     )
 
 

@@ -244,12 +244,31 @@ def test_locust_ends_by_itself_when_nobody_reads_its_progress(serve: Serve, tmp_
             locust.kill()
 
 
+@pytest.mark.parametrize("answers", [["--redirect"], ["--refuse"], None])
+def test_a_gateway_that_makes_no_payment_fails_without_any_target(
+    serve: Serve, tmp_path: Path, answers: list[str] | None
+) -> None:
+    (tmp_path / "short.json").write_bytes(scenario.encode(traffic()))
+    host = serve(*answers) if answers else "http://127.0.0.1:9"
+    command = [sys.executable, "-m", "locust", "-f", str(generator.LOCUSTFILE), "--headless", "--host", host]
+    command += ["--scenario", str(tmp_path / "short.json"), "--out", str(tmp_path / "new" / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path)
+    assert done.returncode in (verdict.EXIT_TARGETS, verdict.EXIT_INVALID), done.stderr  # 97: this machine was too busy
+    assert "none of 50 requests was answered with a payment" in done.stderr
+    assert (tmp_path / "new" / "out" / "generator.json").exists()
+    if answers == ["--redirect"]:
+        assert len(seen(host)["requests"]) == 50  # nothing was followed
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["--host", "http://127.0.0.1:9", "--processes", "2"], "one process sends this load"),
         (["--host", "http://127.0.0.1:9", "--scenario", "basline"], "did you mean 'baseline'"),
-        (["--host", "http://127.0.0.1:9", "--seed", "-1"], "'-1' is not a whole number"),
+        (["--host", "http://127.0.0.1:9", "--seed", "-1"], "'-1' is not a seed (0 to 9223372036854775807)"),
+        (["--host", "http://127.0.0.1:9", "--seed", str(10**23)], "is not a seed (0 to 9223372036854775807)"),
+        (["--host", "http://127.0.0.1:9", "--out", f"{SERVER}/x"], "stand_in_gateway.py/x: Not a directory; choose another"),
+        (["--host", "foo"], "'foo' is not a URL such as http://127.0.0.1:8080"),
         ([], "say where the gateway is"),
     ],
 )

@@ -61,6 +61,7 @@ def test_an_answer_is_recorded_with_what_its_client_saw(acks: io.BytesIO) -> Non
         "bodySha256": hashlib.sha256(PAYMENT).hexdigest(),
         "duplicate": False,
         "code": None,
+        "leaked": None,
     }
 
 
@@ -93,6 +94,30 @@ def test_what_an_answer_counts_as(
     (ack,) = lines(acks)
     assert (ack["httpStatus"], ack["code"]) == (http_status, code)
     assert ack["paymentID"] == ("pay_1" if outcome == Outcome.OK else None)
+
+
+CARD = {"cardDetails": {"number": "4111111111111111", "expiryMonth": "12", "expiryYear": "2030", "cvv": "737"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "leaked"),
+    [
+        (PAYMENT, None),
+        (b'{"data":{"paymentID":"pay_1","status":"completed"},"last4":"1111","cvvCheck":"pass"}', None),
+        (b'{"code":"invalid_card","details":"4111111111111111 is refused"}', "card number"),
+        (b"<p>4111 1111 1111 1111", "card number"),
+        (b'{"number":"4111-1111-1111-1111"}', "card number"),
+        (b'{"code":"invalid_card","details":{"cvv":"737"}}', "card security code"),
+    ],
+)
+@pytest.mark.parametrize("http_status", [201, 400, 500])
+def test_an_answer_is_searched_for_the_card_of_its_request(
+    acks: io.BytesIO, http_status: int, content: bytes, leaked: str | None
+) -> None:
+    run = recorder(acks, due_s=[2])
+    run.sent(0, Payment(method=0, amount=5, instrument=CARD, customer=0), 2 * S)
+    run.answered(0, 3 * S, http_status, content)
+    assert [ack["leaked"] for ack in lines(acks)] == [leaked]
 
 
 def test_a_conflict_is_an_error_unless_the_payment_was_sent_twice(acks: io.BytesIO) -> None:

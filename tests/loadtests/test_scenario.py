@@ -34,6 +34,11 @@ def write(tmp_path: Path):
     return put
 
 
+@pytest.mark.parametrize("name", ["a", "a" * 64, "lost-answers_2.1"])
+def test_a_scenario_may_have_a_name_of_its_own(write, name: str) -> None:
+    assert load(write(f'name = "{name}"\n{GOOD}')).name == name
+
+
 def test_numbers_carry_their_unit(write) -> None:
     mine = load(write(GOOD))
     assert (mine.name, mine.description, mine.seed) == ("mine", "mine", 1)
@@ -115,6 +120,12 @@ def test_lost_answers_loses_them_in_the_middle_third_at_all_three_providers() ->
         ('until = "100s"', 'until = "20s"', "simulators.card.faults[0]", "until (20s) must come after from (20s)"),
         ('description = "mine"', 'description = "mine"\nseed = -1', "seed", ">= 0"),
         ("[traffic]", "[traffic", "", "not valid TOML"),
+        ('"600/min"', '"٦٠٠/min"', "traffic.rate", "is not a rate"),
+        ('"90s"', '"٩٠s"', "traffic.duration", "is not a duration"),
+        *(
+            ('description = "mine"', f'description = "mine"\nname = "{name}"', "name", "is not a name; use 1 to 64 of")
+            for name in ("../../evil", "evil\\n", "\\u001b[31m", ".hidden", "..", "", "a b", "é", "a" * 65)
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_file_key_and_reason(write, old: str, new: str, key: str, reason: str) -> None:

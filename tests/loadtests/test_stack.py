@@ -183,6 +183,21 @@ async def test_a_database_in_use_is_refused_and_nothing_is_left_running(stack, t
         await gone(second.pids["simulators"])
 
 
+async def test_a_folder_in_use_is_refused_before_anything_in_it_changes(stack, client):
+    def configurations() -> list[bytes]:
+        return [(stack.files.directory / name).read_bytes() for name in ("gateway.json", "simulators.json")]
+
+    async with stack:
+        before = configurations()
+        with pytest.raises(StackError, match=r"/run is in use by another paydrome; stop that one, or choose another --db"):
+            async with Stack(stack.files, APPROVING, seed=1):
+                pass
+        assert configurations() == before
+        assert (await pay(client, stack, "order_1"))["status"] == "completed"
+    async with Stack(stack.files, APPROVING, seed=1):  # free again
+        assert configurations() != before
+
+
 async def test_an_export_of_nothing_says_why(tmp_path):
     with pytest.raises(ChildError, match=r"export of .*no\.db ended with exit code 1"):
         await export(tmp_path / "no.db", tmp_path / "rows.ndjson")
@@ -213,6 +228,52 @@ async def test_a_foreign_gateway_is_probed_before_it_is_loaded_and_asked_for_the
     assert answers["pay_0"].httpStatus == 404
     with pytest.raises(collect.TargetError, match="cannot be reached"):
         await collect.probe(stack.gateway_url, stack.key)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "cannot be reached: it closed the connection without an answer;"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "cannot be reached: what it answered is not HTTP;"),
+        (
+            b"HTTP/1.1 307 x\r\nLocation: http://elsewhere/\r\nContent-Length: 0\r\n\r\n",
+            r"redirects with 307 to 'http://elsewhere/'",
+        ),
+        (None, r"cannot be reached: no answer within 0\.2 s;"),
+    ],
+)
+async def test_a_target_that_is_no_gateway_is_told_by_the_kind_of_its_failure(answer, reason):
+    done = asyncio.Event()
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        if answer is None:
+            await done.wait()
+        else:
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    with pytest.raises(collect.TargetError, match=reason):
+        await collect.probe(
+            f"http://{HOST}:{server.sockets[0].getsockname()[1]}", "k", timeout_s=10 if answer is not None else 0.2
+        )
+    done.set()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_redirected_status_is_not_followed():
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 307 x\r\nLocation: /\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    answers = await collect.ask_statuses(f"http://{HOST}:{server.sockets[0].getsockname()[1]}", "k", ["pay_1"])
+    assert answers == {"pay_1": evidence.StatusAnswer(307)}
+    server.close()
+    await server.wait_closed()
 
 
 def test_cpu_time_of_a_process_is_measured_and_of_none_is_unknown():

@@ -166,6 +166,24 @@ def test_a_run_in_which_nothing_was_sent_is_invalid_and_no_crash() -> None:
     assert (found.result, check(found, "latency p99").ok, check(found, "availability").ok) == ("INVALID", None, None)
 
 
+@pytest.mark.parametrize(("bad", "result"), [({"silent": 60}, "FAIL"), ({"refused": 60}, "FAIL"), ({"silent": 59}, "PASS")])
+def test_a_run_without_a_single_payment_never_passes(bad: dict[str, int], result: str) -> None:
+    found = judged(run(n=60, **bad), targets=Targets(), success=None, invariants=())
+    assert (found.result, found.exit_code) == (result, 99 if result == "FAIL" else 0)
+    assert [(c.target, c.measured, c.ok) for c in found.checks if c.name == "answers"] == [(">= 1", "0", False)] * (
+        result == "FAIL"
+    )
+
+
+def test_a_run_that_sent_nothing_in_the_judged_period_is_invalid() -> None:
+    measured = run(n=3)
+    columns: dict[str, Any] = {name: getattr(measured, name) for name in samples.COLUMNS}
+    columns["warm_up"] = np.ones(3, np.bool_)
+    stats = GeneratorStats(0.3, 2.0, 3, 3, 0)
+    found = judged(Samples(**columns, judged_from_ns=1 * S, judged_until_ns=2 * S), stats, Targets(), None, ())
+    assert (found.result, check(found, "generator sent").note) == ("INVALID", "none of it in the judged period")
+
+
 def test_the_warm_up_is_not_judged() -> None:
     measured = run(slow=100, slow_ms=5000, refused=100)
     columns: dict[str, Any] = {name: getattr(measured, name) for name in samples.COLUMNS}

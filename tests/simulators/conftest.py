@@ -45,6 +45,16 @@ class Client:
         async with self.session.request(method, self.url + path, **options) as answer:
             return answer.status, msgspec.json.decode(await answer.read()), answer.headers
 
+    async def raw(self, request: bytes) -> tuple[int, str]:
+        """Status and text of the answer to a request that no HTTP client would send."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(self.url.rpartition(":")[2]))
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r")[0])
+        text = (await reader.readexactly(length)).decode()
+        writer.close()
+        return int(head.split()[1]), text
+
     async def card(self, reference: str, amount: int = 1000, currency: str = "INR", **card: str) -> dict[str, Any]:
         body = {"reference": reference, "amount": amount, "currency": currency, "merchantID": "m", "card": APPROVED_CARD | card}
         return (await self.call("POST", "/card/charges", json=body))[1]

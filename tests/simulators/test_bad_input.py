@@ -39,6 +39,15 @@ async def test_a_good_body_is_accepted(start, path):
     assert (await client.call("POST", path, json=body(path)))[0] == 200
 
 
+async def test_a_host_that_cannot_be_written_down_again_is_refused(start):
+    client = await start()
+    data = json.dumps(body("/bank/payments")).encode()
+    head = b"POST /bank/payments HTTP/1.1\r\nHost: \xff\r\nContent-Length: %d\r\n\r\n" % len(data)
+    status, sentence = await client.raw(head + data)
+    assert (status, "the Host must be printable ASCII" in sentence) == (400, True)
+    assert await client.journal() == []
+
+
 @pytest.mark.parametrize("path", BODIES)
 async def test_bodies_that_are_no_json_object_are_refused(start, path):
     client = await start()

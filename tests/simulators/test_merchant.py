@@ -70,6 +70,17 @@ async def test_a_webhook_without_valid_signatures_is_refused_and_journalled(star
     assert [(entry["signatureValid"], entry["duplicate"]) for entry in await client.journal()] == [(False, False)] * 2
 
 
+@pytest.mark.parametrize(
+    ("name", "webhook_id"), [("m", "\udcff"), ("m", "evt_\xe9"), ("m%C3%A9", "evt_1"), ("m%00", "evt_1"), ("m%0A", "evt_1")]
+)
+async def test_a_name_or_id_that_is_not_printable_ascii_is_refused_and_not_journalled(start, name, webhook_id):
+    client = await start()
+    head = f"POST /merchant/webhooks/{name} HTTP/1.1\r\nHost: x\r\nwebhook-id: {webhook_id}\r\nContent-Length: 2\r\n\r\n"
+    status, sentence = await client.raw(head.encode(errors="surrogateescape") + b"{}")
+    assert (status, "must be printable ASCII" in sentence) == (400, True)
+    assert await client.journal() == []
+
+
 async def test_an_old_timestamp_is_refused(start):
     client = await start()
     assert [await deliver(client, age_s=290), await deliver(client, age_s=310)] == [200, 401]

@@ -80,8 +80,9 @@ def test_a_caller_in_the_middle_of_a_lost_answer_does_not_delay_the_end(tmp_path
         assert process.stderr.read() == ""
 
 
-def failed(*arguments: Any) -> tuple[int, str]:
-    done = subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+def failed(*arguments: Any, **options: Any) -> tuple[int, str]:
+    command = [*PROGRAM, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, **options)
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr
@@ -108,6 +109,47 @@ def test_a_wrong_command_line_is_explained(config_file):
         1,
         "simulators: --fd 99: not an open socket ([Errno 9] Bad file descriptor)\n",
     )
+
+
+@pytest.mark.parametrize("port", ["65536", "99999", "9" * 5000])
+def test_a_port_that_is_none_is_one_clear_line(config_file, port):
+    code, message = failed("--config", config_file, "--port", port)
+    assert (code, message.splitlines()[-1]) == (
+        2,
+        f"python -m simulators: error: argument --port: '{port}' is not a port (0 to 65535)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"), [("AF_UNIX", "SOCK_STREAM"), ("AF_INET", "SOCK_DGRAM"), ("AF_INET", "SOCK_STREAM")]
+)
+def test_a_socket_that_nobody_can_connect_to_is_one_clear_line(config_file, family, kind):
+    with socket.socket(getattr(socket, family), getattr(socket, kind)) as useless:
+        code, message = failed("--config", config_file, "--fd", useless.fileno(), pass_fds=[useless.fileno()])
+        sentence = f"simulators: --fd {useless.fileno()}: not a listening TCP socket; bind it and call listen() in the parent\n"
+    assert (code, message) == (1, sentence)
+
+
+def test_a_descriptor_beyond_all_numbers_is_one_clear_line(config_file):
+    code, message = failed("--config", config_file, "--fd", 10**30)
+    assert (code, message.count("\n"), "not an open socket" in message) == (1, 1, True)
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1", "a" * 300])
+def test_a_host_that_is_not_ours_is_one_clear_line_with_the_right_advice(config_file, host):
+    code, message = failed("--config", config_file, "--host", host)
+    assert (code, message.count("\n")) == (1, 1)
+    assert message.startswith(f"simulators: cannot listen on {host} port 0: ")
+    assert message.endswith("; is --host an address of this machine?\n")
+
+
+@pytest.mark.parametrize(("name", "content"), [("deep.json", "[" * 100_000), ("deep.toml", "a = " + "[" * 100_000)])
+def test_a_deeply_nested_configuration_is_one_clear_line(tmp_path, name, content):
+    file = tmp_path / name
+    file.write_text(content)
+    code, message = failed("--config", file)
+    assert (code, message.count("\n")) == (1, 1)
+    assert message.startswith(f"simulators: {file}: not valid ")
 
 
 def test_help_shows_an_example():

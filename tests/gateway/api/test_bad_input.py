@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
+from gateway.api import wire
 from tests.gateway.api.conftest import CARD, GOOD, MISSING, YEAR, Site, changed
 from tests.gateway.doubles import NUMBER, PATIENCE_S
 
@@ -21,6 +22,20 @@ INVALID = "invalid_request"
 def rows(method: str, path: str, values: list[Any], code: str = INVALID, param: str | None = None) -> list[Row]:
     return [(method, path, value, code, path if param is None else param or None) for value in values]
 
+
+REQUIRED = (
+    *(
+        "merchantID",
+        "amount",
+        "currency",
+        "paymentMethod",
+        "customerInfo",
+        "orderID",
+        "customerInfo.email",
+        "customerInfo.phone",
+    ),
+    *("cardDetails.number", "cardDetails.expiryMonth", "cardDetails.expiryYear", "cardDetails.cvv"),
+)
 
 FIELDS: list[Row] = [
     *rows("card", "amount", ["1000", 10.5, 1e3 + 0.1, 0, -0, -1, -(10**30), 10**12, 10**30, True, None, [1000], {}]),
@@ -59,15 +74,14 @@ FIELDS: list[Row] = [
     *rows("netbanking", "netbankingDetails.bankCode", ["", "hdfc", "HDF", "H" * 12, "HDFC0000001\n", 5, None]),
     *rows("card", "captureMethod", ["manual"], "unsupported_capture_method"),
     *rows("card", "captureMethod", ["later", None]),
-    *rows("card", "returnUrl", ["", "shop.example", "ftp://shop.example", "javascript:alert(1)", "https://a b", "https://a\n", "https://" + "a" * 2001]),
+    *rows("card", "returnUrl", ["", "shop.example", "ftp://shop.example", "javascript:alert(1)", "https://"]),
+    *rows("card", "returnUrl", ["https://a b", "https://a\n", "https://a/<script>", "https://me@a", "https://a/" + "a" * 2001]),
     *rows("card", "metadata", ["text", ["a"], {str(n): "x" for n in range(51)}]),
     *rows("card", "metadata", [{"k": 5}, {"k": None}, {"k": {"deep": "x"}}, {"k": "v" * 513}], param="metadata[...]"),
     *rows("card", "metadata", [{"": "x"}, {"k" * 65: "x"}], param="metadata"),
     *rows("card", "metadata", [{"a\0": "x"}, {"a": "\0"}], param=""),
     *rows("card", "cardDetails.holderName", ["A\0B"], param=""),
-    *[row for name in ("merchantID", "amount", "currency", "paymentMethod", "customerInfo", "orderID") for row in rows("card", name, [MISSING])],
-    *[row for name in ("number", "expiryMonth", "expiryYear", "cvv") for row in rows("card", f"cardDetails.{name}", [MISSING])],
-    *[row for name in ("email", "phone") for row in rows("card", f"customerInfo.{name}", [MISSING])],
+    *[row for path in REQUIRED for row in rows("card", path, [MISSING])],
     *rows("card", "colour", ["blue"]),
     *rows("card", "cardDetails.pin", ["1234"]),
     *rows("card", "customerInfo.age", [30]),
@@ -156,6 +170,12 @@ async def test_a_card_number_in_the_wrong_place_is_not_repeated(shared_site: Sit
     assert NUMBER.encode() not in answer.body
 
 
+@pytest.mark.parametrize("path", ["orderID", "customerInfo.phone", "customerInfo.id", "cardDetails.holderName", "metadata"])
+async def test_a_card_number_that_would_be_kept_in_the_clear_is_refused(shared_site: Site, path: str):
+    value = {"note": f"paid with {NUMBER}"} if path == "metadata" else NUMBER
+    await refused(shared_site, changed("card", path, value), 400, "card_data_misplaced")
+
+
 async def test_bottomless_nesting_is_refused_whatever_its_size(shared_site: Site):
     await refused(shared_site, DEEP, 413, "request_too_large")
     await refused(shared_site, DEEP[:1_000], 400, INVALID)
@@ -230,6 +250,20 @@ async def test_a_caller_who_hangs_up_in_the_middle_of_a_body_is_no_fault_of_ours
         for _ in range(3):
             await shared_site.totals()
     assert [line for line in logs if line["log_level"] == "error"] == []
+    assert await shared_site.totals() == before
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for_long(shared_site: Site, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(wire, "BODY_S_MAX", 0.05)
+    before = await shared_site.totals()
+    host, port = shared_site.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /api/payments/process HTTP/1.1\r\n" + AUTHORIZED + b"Content-Length: 500\r\n\r\n{")
+    async with asyncio.timeout(PATIENCE_S):
+        answer = await reader.readuntil(b"}")
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(answer.split(b"\r\n\r\n")[1])["code"] == "request_timeout"
     assert await shared_site.totals() == before
 
 

@@ -1,6 +1,7 @@
 """A gateway's flows over the real store, with providers that do as they are told."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
 from pathlib import Path

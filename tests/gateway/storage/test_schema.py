@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from gateway.core.errors import DatabaseLocked, SchemaTooNew, StoreError, VaultError
-from gateway.storage import export, schema
+from gateway.ports import Done
+from gateway.storage import export, schema, sqlite
 from gateway.storage.sqlite import SqliteStore
 from tests.gateway.doubles import KEY_ID, intent
 
@@ -68,6 +69,12 @@ async def test_the_lock_goes_when_the_store_closes(path: Path):
         await open_and_close(path)
     await first.close()
     await open_and_close(path)
+
+
+async def test_another_name_of_the_file_is_the_same_file(path: Path, holder: subprocess.Popen[str]):
+    (path.parent / "alias.db").symlink_to(path)
+    with pytest.raises(DatabaseLocked, match=str(holder.pid)):
+        await open_and_close(path.parent / "alias.db")
 
 
 async def test_a_newer_schema_is_refused_and_left_alone(path: Path):
@@ -135,6 +142,35 @@ async def test_commits_are_synced_to_the_disk_and_readers_do_not_wait(path: Path
     with closing(schema.connect(path, read_only=False)) as writer:
         assert writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
         assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+# Somebody with a shell
+
+
+async def test_a_commit_waits_for_somebody_elses_transaction_and_the_loop_goes_on(path: Path):
+    store = SqliteStore.open(path, vault_key_id=KEY_ID)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(store.commit(intent(1)))
+        for _ in range(5):  # the loop is free, and reads are served
+            await asyncio.sleep(sqlite.BUSY_PAUSE_S / 2)
+            assert store.payment(f"pay_{1:032x}") is None
+        assert not waiting.done()
+        other.execute("COMMIT")
+    assert await waiting == Done()
+    await store.close()
+
+
+async def test_a_transaction_that_does_not_end_fails_commits_until_it_does(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sqlite, "BUSY_S_MAX", 0.05)
+    store = SqliteStore.open(path, vault_key_id=KEY_ID)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="database is locked"):
+            await store.commit(intent(1))
+        other.execute("COMMIT")
+    assert await store.commit(intent(1)) == Done()
+    await store.close()
 
 
 # Export
