@@ -172,9 +172,10 @@ class Lane:
         except StoreError:
             log.exception("webhook.marks_lost", endpoint_id=self._target.endpoint_id, count=len(marks))
             self._caught_up = False
-        for delivery in marks:
-            self._release(delivery)
-        self._flushing = False
+        finally:
+            for delivery in marks:
+                self._release(delivery)
+            self._flushing = False
 
     async def _refill(self) -> None:
         if self._caught_up or self._queue:

@@ -199,6 +199,7 @@ class SqliteStore:
 
     def _undo(self) -> None:
         """Rolls back. A connection that cannot even do that is replaced; if that fails, too, the store is done for."""
+        self._versions.clear()  # a COMMIT that failed may have reached the disk all the same: ask the file again
         try:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")

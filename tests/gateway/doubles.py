@@ -224,6 +224,7 @@ class ScriptedCourier:
         self.posts.append(post)
         async with self._arrival:
             self._arrival.notify_all()
+        await asyncio.sleep(0)  # a network is never done at once: others get their turn
         receipt = self.behave(post)
         return receipt if isinstance(receipt, Receipt) else await receipt
 
