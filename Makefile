@@ -15,7 +15,7 @@ run: $(INSTALLED)
 
 test: check
 	@echo "== tests"
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(INSTALLED)
 	@echo "== format" && $(BIN)/ruff format --check --quiet .
