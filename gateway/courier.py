@@ -2,6 +2,7 @@
 
 import aiohttp
 
+from gateway.outbound import open_session
 from gateway.ports import Receipt
 
 CONNECTIONS_MAX = 256  # over all endpoints; each endpoint has its own bound besides
@@ -13,12 +14,7 @@ class HttpCourier:
 
     def __init__(self, *, timeout_ms: int) -> None:
         self._timeout = aiohttp.ClientTimeout(total=timeout_ms / 1000)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ttl_dns_cache=60),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
-        )
+        self._session = open_session(connections_max=CONNECTIONS_MAX)
 
     async def post(self, url: str, headers: dict[str, str], body: bytes) -> Receipt:
         try:

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 import msgspec
 import structlog
@@ -12,6 +13,10 @@ from gateway.core.payment import Event, Payment
 
 # Seconds. The 2 s target is an edge, so that a dashboard can count what met it.
 LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0)
+
+
+request_id: ContextVar[str] = ContextVar("request_id")
+"""Of the request that is being served: in every log line. Each request has a task, and so a context, of its own."""
 
 
 class Metrics:
@@ -49,7 +54,7 @@ class Metrics:
 def configure_logging(level: str) -> None:
     """JSON lines on stderr, or readable lines if that is a terminal. Levels: debug, info, warning, error."""
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    shared = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
+    shared = [_with_request_id, structlog.processors.add_log_level]
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     if sys.stderr.isatty():
         structlog.configure(
@@ -74,6 +79,12 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger(record.name).warning("library", logger=record.name, message=record.getMessage())
+
+
+def _with_request_id(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if (current := request_id.get(None)) is not None:
+        event.setdefault("request_id", current)
+    return event
 
 
 def _render_json(_logger: object, _name: str, event: structlog.typing.EventDict) -> bytes:

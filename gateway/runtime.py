@@ -14,13 +14,13 @@ class RandomIds:
     """48 bits of milliseconds, 80 random bits: the layout of a ULID, in hex."""
 
     def __init__(self) -> None:
-        self._entropy = ""
+        self._entropy: list[str] = []
 
     def new(self, prefix: str) -> str:
         if not self._entropy:
-            self._entropy = os.urandom(10 * 256).hex()  # the system call costs as much for 256 ids as for one
-        random, self._entropy = self._entropy[:20], self._entropy[20:]
-        return f"{prefix}_{time.time_ns() // 1_000_000:012x}{random}"
+            entropy = os.urandom(10 * 256).hex()  # the system call costs as much for 256 ids as for one
+            self._entropy = [entropy[at : at + 20] for at in range(0, len(entropy), 20)]
+        return f"{prefix}_{time.time_ns() // 1_000_000:012x}{self._entropy.pop()}"
 
 
 def timer_s() -> float:

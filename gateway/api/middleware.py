@@ -8,9 +8,9 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from gateway import observe
 from gateway.api import wire
 from gateway.core.errors import CallerError, GatewayError, StoreFull
-from gateway.observe import Metrics
 from gateway.ports import Ids
 from gateway.runtime import timer_s
 
@@ -46,7 +46,7 @@ class Keys:
         return merchant
 
 
-def boundary(*, ids: Ids, metrics: Metrics) -> Middleware:
+def boundary(*, ids: Ids, metrics: observe.Metrics) -> Middleware:
     """The one middleware. Whatever happens inside, the caller gets the envelope and a request id."""
 
     @web.middleware
@@ -54,7 +54,7 @@ def boundary(*, ids: Ids, metrics: Metrics) -> Middleware:
         started_s = timer_s()
         given = request.headers.get("X-Request-ID")
         request_id = given if given is not None and _REQUEST_ID_PATTERN.fullmatch(given) else ids.new("req")
-        structlog.contextvars.bind_contextvars(request_id=request_id)  # each request has a task, and so a context, of its own
+        observe.request_id.set(request_id)
         try:
             response = await handler(request)
         except CallerError as error:

@@ -18,7 +18,8 @@ Rules that the tables carry:
 The attempt's state `sent` exists only in memory: `intent` is written before the call, and after a crash it means "maybe sent".
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 
@@ -162,7 +163,7 @@ _encode = msgspec.json.Encoder().encode
 
 def begin(payment: Payment, attempt: Attempt, *, timestamp: str) -> Step:
     """The new payment's first step, `pending -> processing`: the intent, to be made durable before anyone is called."""
-    moved, event = _move(payment, "processing", now_ms=payment.created_at_ms, timestamp=timestamp)
+    moved, event = _move(payment, "processing", {}, now_ms=payment.created_at_ms, timestamp=timestamp)
     return Step(moved, attempt, (event,))
 
 
@@ -177,13 +178,13 @@ def step(
     new_attempt = _attempt_after(attempt, state, outcome, now_ms)
     if not path:
         return Step(_touched(payment, now_ms), new_attempt)
-    payment = _payment_after(payment, state, outcome)
+    fields = {"version": payment.version + 1, **_fields_after(payment, state, outcome)}
     events = []
     for status in path:
-        payment, event = _move(payment, status, now_ms=now_ms, timestamp=timestamp)
+        payment, event = _move(payment, status, fields, now_ms=now_ms, timestamp=timestamp)
         events.append(event)
     entry = _capture_entry(payment, attempt, now_ms, fee_basis_points) if state == "succeeded" else None
-    return Step(msgspec.structs.replace(payment, version=payment.version + 1), new_attempt, tuple(events), entry)
+    return Step(payment, new_attempt, tuple(events), entry)
 
 
 def _path(status: Status, state: AttemptState, outcome: Outcome) -> tuple[Status, ...]:
@@ -215,15 +216,15 @@ def _attempt_after(attempt: Attempt, state: AttemptState, outcome: Outcome, now_
     )
 
 
-def _payment_after(payment: Payment, state: AttemptState, outcome: Outcome) -> Payment:
-    """The payment's own fields, before its status moves."""
+def _fields_after(payment: Payment, state: AttemptState, outcome: Outcome) -> dict[str, Any]:
+    """What changes about the payment besides its status."""
     if state == "succeeded":
-        return msgspec.structs.replace(payment, captured_minor=payment.amount_minor, next_action=None)
+        return {"captured_minor": payment.amount_minor, "next_action": None}
     if state == "pending":
         assert isinstance(outcome, Pending)
-        return msgspec.structs.replace(payment, next_action=outcome.next_action)
+        return {"next_action": outcome.next_action}
     reason, code = _failure(outcome)
-    return msgspec.structs.replace(payment, failure_reason=reason, decline_code=code, next_action=None)
+    return {"failure_reason": reason, "decline_code": code, "next_action": None}
 
 
 def _failure(outcome: Outcome) -> tuple[str, str | None]:
@@ -239,11 +240,11 @@ def _failure(outcome: Outcome) -> tuple[str, str | None]:
             return "provider_did_not_process", None
 
 
-def _move(payment: Payment, status: Status, *, now_ms: int, timestamp: str) -> tuple[Payment, Event]:
+def _move(payment: Payment, status: Status, fields: Mapping[str, Any], *, now_ms: int, timestamp: str) -> tuple[Payment, Event]:
     if status not in TRANSITIONS[payment.status]:
         raise ValueError(f"payment {payment.id} cannot go from {payment.status} to {status}")
     sequence = payment.sequence + 1
-    moved = msgspec.structs.replace(payment, status=status, sequence=sequence, updated_at_ms=now_ms)
+    moved = msgspec.structs.replace(payment, status=status, sequence=sequence, updated_at_ms=now_ms, **fields)
     event_id = f"evt_{payment.id.removeprefix('pay_')}_{sequence}"
     body = _webhook_body(moved, event_id, timestamp) if status in PUBLISHED else None
     return moved, Event(event_id, payment.id, payment.merchant_id, sequence, f"payment.{status}", body, now_ms)

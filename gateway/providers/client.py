@@ -18,6 +18,7 @@ from gateway.config import ProviderConfig
 from gateway.core.errors import UNREADABLE
 from gateway.core.outcome import Approved, Declined, Expired, NextAction, NotFound, NotSent, Outcome, Pending, Reversed, Unknown
 from gateway.core.payment import Attempt, Payment
+from gateway.outbound import open_session
 from gateway.ports import Instrument
 
 ANSWER_BYTES_MAX = 64 * 1024  # a charge has less than 1 KiB
@@ -94,12 +95,7 @@ class HttpProvider:
         self._dialect = dialect
         self._callback_url = callback_url
         self._charges = URL(config.url.rstrip("/") + dialect.collection)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=config.connections_max, ttl_dns_cache=60),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-        )
+        self._session = open_session(connections_max=config.connections_max)
 
     async def create(self, payment: Payment, attempt: Attempt, instrument: Instrument, *, deadline_s: float) -> Outcome:
         body = self._dialect.encode(payment, attempt, instrument, self._callback_url)

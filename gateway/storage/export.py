@@ -1,11 +1,12 @@
 """Everything that a database file knows, as records for auditors. Reads beside a running gateway, or the file of a dead one."""
 
-import sqlite3
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
+
+import apsw
 
 from gateway.core.errors import StoreError
 from gateway.storage import schema
@@ -40,32 +41,36 @@ def records(path: Path) -> Iterator[Record]:
         connection = schema.connect(path, read_only=True)
         try:
             _check(connection, path)
-            connection.row_factory = sqlite3.Row
+            connection.row_trace = _named
             connection.execute("BEGIN")
             yield from _rows(connection)
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except apsw.Error as error:
         raise StoreError(f"{path}: {error}") from error
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
+def _named(cursor: apsw.Cursor, row: tuple[Any, ...]) -> Record:
+    return {column[0]: cell for column, cell in zip(cursor.get_description(), row, strict=True)}
+
+
+def _check(connection: apsw.Connection, path: Path) -> None:
+    if connection.execute("PRAGMA application_id").get != schema.APPLICATION_ID:
         raise StoreError(f"{path}: not a paydrome database")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").get
     if version != len(schema.MIGRATIONS):
         raise StoreError(f"{path}: schema {version}, but this paydrome exports schema {len(schema.MIGRATIONS)}")
 
 
-def _rows(connection: sqlite3.Connection) -> Iterator[Record]:
+def _rows(connection: apsw.Connection) -> Iterator[Record]:
     for kind, query in QUERIES.items():
         for row in connection.execute(query):
-            record = {"kind": kind, **dict(row)}
+            record = {"kind": kind, **row}
             if kind == "event":
                 record["published"] = bool(record["published"])
             yield record
     for _, lines in groupby(connection.execute(POSTINGS), key=itemgetter("entryID")):
-        rows = [dict(line) for line in lines]
+        rows = list(lines)
         head = {key: rows[0][key] for key in ("entryID", "paymentID", "createdAt")}
         postings = [{key: row[key] for key in ("account", "currency", "debit", "credit")} for row in rows]
         yield {"kind": "entry", **head, "postings": postings}

@@ -2,12 +2,14 @@
 
 import fcntl
 import os
-import sqlite3
 from pathlib import Path
+
+import apsw
 
 from gateway.core.errors import DatabaseLocked, SchemaTooNew, StoreError, VaultError
 
 APPLICATION_ID = 0x50415944  # "PAYD": tells our files from other people's SQLite databases
+BUSY_MS = 5_000  # for another program that holds a lock while we open the file
 MIGRATIONS = ("0001.sql",)  # applied in order; PRAGMA user_version counts them
 
 
@@ -29,10 +31,13 @@ def lock(path: Path) -> int:
     return descriptor
 
 
-def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+def connect(path: Path, *, read_only: bool) -> apsw.Connection:
     """An autocommit connection. WAL: readers never wait for the writer. FULL: a commit has been fsynced when it returns."""
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
+    uri = path.absolute().as_uri()
+    flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    # No mutex: a connection is used by one thread at a time, which apsw checks.
+    connection = apsw.Connection(uri, flags=flags | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOMUTEX)
+    connection.set_busy_timeout(BUSY_MS)
     if not read_only:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -41,11 +46,11 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     return connection
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
+def migrate(connection: apsw.Connection, path: Path) -> None:
     """Brings the schema up to date. Raises SchemaTooNew for a file of a newer gateway, StoreError for a file that is not ours."""
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    application_id: int = connection.execute("PRAGMA application_id").fetchone()[0]
-    tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    version: int = connection.execute("PRAGMA user_version").get
+    application_id: int = connection.execute("PRAGMA application_id").get
+    tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").get
     if application_id != APPLICATION_ID and tables:
         raise StoreError(f"{path}: this SQLite database is not paydrome's; choose another file with --db")
     if version > len(MIGRATIONS):
@@ -55,15 +60,15 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         )
     for number in range(version, len(MIGRATIONS)):
         sql = (Path(__file__).parent / MIGRATIONS[number]).read_text()
-        connection.executescript(
+        connection.execute(
             f"BEGIN IMMEDIATE; {sql}; PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number + 1}; COMMIT;"
         )
 
 
-def bind_vault_key(connection: sqlite3.Connection, key_id: str, path: Path) -> None:
+def bind_vault_key(connection: apsw.Connection, key_id: str, path: Path) -> None:
     """The first key that opens a database is its key. Raises VaultError for another one: its card numbers could not be read back."""
     connection.execute("INSERT INTO meta VALUES ('vault_key_id', ?) ON CONFLICT DO NOTHING", (key_id,))
-    (stored,) = connection.execute("SELECT value FROM meta WHERE key='vault_key_id'").fetchone()
+    stored = connection.execute("SELECT value FROM meta WHERE key='vault_key_id'").get
     if stored != key_id:
         raise VaultError(
             f"{path}: its card numbers are sealed under vault key {stored}, but the key given is {key_id};"

@@ -10,11 +10,12 @@ does not hold drops out alone. Only then the rows are written, statement by stat
 
 import asyncio
 import os
-import sqlite3
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import apsw
 
 from gateway.core.errors import StoreError, StoreFull
 from gateway.core.payment import Attempt, Method, Payment
@@ -37,7 +38,6 @@ BATCH_MAX = 256  # bounds the time that one batch keeps the loop: about 20 ms
 # Between the starts of two batches. A batch costs about 250 us of CPU beyond its rows, so a busy gateway should make fewer of them.
 SPACING_S = 0.008
 WAITING_MAX = 10_000  # commits; more than a second's worth of work that nobody has time for
-NO_WAITING = "PRAGMA busy_timeout=0"  # on the event loop: `_begin` waits instead
 BUSY_S_MAX, BUSY_PAUSE_S = 10.0, 0.02  # while another program holds the database's write lock
 VERSIONS_MAX = 20_000  # payments whose version is known without asking: some seconds' worth, 3 MB
 PURGE_MAX = 500  # claims a transaction
@@ -91,7 +91,7 @@ class Batch:
 class SqliteStore:
     """Use `open`. Belongs to the event loop that is running then."""
 
-    def __init__(self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection, lock: int) -> None:
+    def __init__(self, path: Path, writer: apsw.Connection, reader: apsw.Connection, lock: int) -> None:
         self._path = path
         self._writer = writer
         self._reader = reader
@@ -103,7 +103,7 @@ class SqliteStore:
         self._closing = False
         self._broken: str | None = None  # why nothing can be written any more
         self._disk = ThreadPoolExecutor(1, "sqlite-commit")
-        self._payments: int = reader.execute("SELECT count(*) FROM payments").fetchone()[0]
+        self._payments: int = reader.execute("SELECT count(*) FROM payments").get
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     @classmethod
@@ -118,9 +118,9 @@ class SqliteStore:
             writer = schema.connect(path, read_only=False)
             schema.migrate(writer, path)
             schema.bind_vault_key(writer, vault_key_id, path)
-            writer.execute(NO_WAITING)
+            writer.set_busy_timeout(0)  # on the event loop: `_begin` waits instead
             return cls(path, writer, schema.connect(path, read_only=True), lock)
-        except sqlite3.Error as error:
+        except apsw.Error as error:
             os.close(lock)
             raise StoreError(f"{path}: {error}") from error
         except BaseException:
@@ -190,8 +190,8 @@ class SqliteStore:
         while True:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or asyncio.get_running_loop().time() > deadline_s:
+            except apsw.BusyError:
+                if asyncio.get_running_loop().time() > deadline_s:
                     raise
                 await asyncio.sleep(BUSY_PAUSE_S)
             else:
@@ -203,12 +203,12 @@ class SqliteStore:
         try:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
-        except sqlite3.Error:
+        except apsw.Error:
             try:
                 self._writer.close()
                 self._writer = schema.connect(self._path, read_only=False)
-                self._writer.execute(NO_WAITING)
-            except sqlite3.Error as error:
+                self._writer.set_busy_timeout(0)
+            except apsw.Error as error:
                 self._broken = f"{self._path}: {error}"
 
     async def _recover(self, group: Sequence[_Waiting], error: Exception) -> None:
@@ -221,7 +221,7 @@ class SqliteStore:
             first = commit.payment is not None and commit.payment.version == 1
             if future.done():
                 continue
-            if isinstance(error, sqlite3.IntegrityError) and first:
+            if isinstance(error, apsw.ConstraintError) and first:
                 future.set_result(Conflict())
             else:
                 future.set_exception(StoreError(f"{self._path}: {error}"))
@@ -251,8 +251,7 @@ class SqliteStore:
             return None
         version = batch.versions.get(payment.id, self._versions.get(payment.id))
         if version is None and payment.version > 1:
-            row = self._writer.execute("SELECT version FROM payments WHERE id=?", (payment.id,)).fetchone()
-            version = row[0] if row else 0
+            version = self._writer.execute("SELECT version FROM payments WHERE id=?", (payment.id,)).get
         return None if (version or 0) == payment.version - 1 else Conflict()
 
     def _claim_refusal(self, claim: Claim, batch: Batch) -> Committed | None:
@@ -294,7 +293,8 @@ class SqliteStore:
         """One statement in a transaction of its own. Returns the rows changed."""
         async with self._writing:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._disk, lambda: self._writer.execute(sql, parameters).rowcount)
+            await loop.run_in_executor(self._disk, self._writer.execute, sql, parameters)
+            return self._writer.changes()
 
     # Reading
 
@@ -332,7 +332,7 @@ class SqliteStore:
 
     def pending_deliveries(self, endpoint_id: str) -> int:
         sql = "SELECT count(*) FROM deliveries WHERE endpoint_id=? AND due_at_ms IS NOT NULL"
-        count: int = self._reader.execute(sql, (endpoint_id,)).fetchone()[0]
+        count: int = self._reader.execute(sql, (endpoint_id,)).get
         return count
 
     def healthy(self) -> bool:

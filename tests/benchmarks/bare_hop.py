@@ -11,13 +11,13 @@ import json
 import os
 import sys
 
-import aiohttp
 import msgspec
 import uvloop
 from aiohttp import web
 
 from gateway.api.payments import PaymentData, ProcessRequest
 from gateway.api.wire import Success
+from gateway.outbound import open_session
 from gateway.providers.card import CardData, Request
 from gateway.providers.client import Charge
 
@@ -30,12 +30,7 @@ async def main() -> None:
     charges = sys.argv[1] + "/card/charges"
     numbers = itertools.count()
     prefix = f"bare_{os.getpid()}_{os.urandom(4).hex()}_"
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=512),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-    )
+    session = open_session(connections_max=512)
 
     async def process(request: web.Request) -> web.Response:
         asked = decode(await request.read())

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.storage.sqlite import SqliteStore
 from tests.gateway.api.conftest import CARD, CUSTOMER, GOOD, KEYS, YEAR, Answer, Site, basic, changed
 from tests.gateway.doubles import Held
 
@@ -83,6 +84,13 @@ async def test_health_counts_what_is_stored(site: Site):
     assert body == {"status": "healthy", "totalPayments": 3, "totalTransactions": 3}
     for path in ("/health/live", "/health/ready"):
         assert (await site.request("GET", path, key=None)).status == 200
+
+
+async def test_a_gateway_that_cannot_write_is_alive_but_not_ready(site: Site, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(SqliteStore, "healthy", lambda _: False)
+    answer = await site.request("GET", "/health/ready", key=None)
+    assert (answer.status, answer.json["code"]) == (503, "unavailable")
+    assert (await site.request("GET", "/health/live", key=None)).status == 200
 
 
 # Whose is it

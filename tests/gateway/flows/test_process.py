@@ -1,10 +1,10 @@
 """What a merchant is answered, and what is in the database before that."""
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from gateway.core.errors import StoreFull
@@ -120,7 +120,7 @@ async def test_neither_number_nor_cvv_is_stored_anywhere(shop: Shop, tmp_path: P
     payment_id = (await shop.pay(key="k"))["paymentID"]
     for path in tmp_path.iterdir():
         assert NUMBER.encode() not in path.read_bytes(), path
-    with closing(sqlite3.connect(shop.path)) as database:
+    with closing(apsw.Connection(str(shop.path))) as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type='table' AND name<>'cards'")]
         cells = [cell for table in tables for row in database.execute(f"SELECT * FROM {table}") for cell in row]
     for cell in cells:

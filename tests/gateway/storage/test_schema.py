@@ -3,13 +3,13 @@
 import asyncio
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 from gateway.core.errors import DatabaseLocked, SchemaTooNew, StoreError, VaultError
@@ -79,7 +79,7 @@ async def test_another_name_of_the_file_is_the_same_file(path: Path, holder: sub
 
 async def test_a_newer_schema_is_refused_and_left_alone(path: Path):
     await open_and_close(path)
-    with closing(sqlite3.connect(path)) as database:
+    with closing(apsw.Connection(str(path))) as database:
         database.execute(f"PRAGMA user_version={len(schema.MIGRATIONS) + 1}")
     before = path.read_bytes()
     with pytest.raises(
@@ -90,11 +90,11 @@ async def test_a_newer_schema_is_refused_and_left_alone(path: Path):
 
 
 async def test_somebody_elses_database_is_refused_and_left_alone(path: Path):
-    with closing(sqlite3.connect(path)) as database:
+    with closing(apsw.Connection(str(path))) as database:
         database.execute("CREATE TABLE bookmarks (url TEXT)")
     with pytest.raises(StoreError, match=r"gateway\.db: this SQLite database is not paydrome's; choose another file with --db"):
         await open_and_close(path)
-    with closing(sqlite3.connect(path)) as database:
+    with closing(apsw.Connection(str(path))) as database:
         assert database.execute("SELECT name FROM sqlite_schema").fetchall() == [("bookmarks",)]
 
 
@@ -108,13 +108,13 @@ async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path):
 @pytest.mark.parametrize("spoil", ["version", "foreign", "key"])
 async def test_a_refused_file_is_not_kept_locked(path: Path, spoil: str):
     await open_and_close(path)
-    with closing(sqlite3.connect(path)) as database:
+    with closing(apsw.Connection(str(path))) as database:
         (kept,) = database.execute("PRAGMA application_id" if spoil == "foreign" else "PRAGMA user_version").fetchone()
         if spoil != "key":
             database.execute("PRAGMA application_id=1" if spoil == "foreign" else "PRAGMA user_version=9")
     with pytest.raises((StoreError, VaultError)):
         await open_and_close(path, key_id="another" if spoil == "key" else KEY_ID)
-    with closing(sqlite3.connect(path)) as database:
+    with closing(apsw.Connection(str(path))) as database:
         if spoil != "key":
             database.execute(f"PRAGMA {'application_id' if spoil == 'foreign' else 'user_version'}={kept}")
     await open_and_close(path)
@@ -149,7 +149,7 @@ async def test_commits_are_synced_to_the_disk_and_readers_do_not_wait(path: Path
 
 async def test_a_commit_waits_for_somebody_elses_transaction_and_the_loop_goes_on(path: Path):
     store = SqliteStore.open(path, vault_key_id=KEY_ID)
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+    with closing(apsw.Connection(str(path))) as other:
         other.execute("BEGIN IMMEDIATE")
         waiting = asyncio.create_task(store.commit(intent(1)))
         for _ in range(5):  # the loop is free, and reads are served
@@ -164,7 +164,7 @@ async def test_a_commit_waits_for_somebody_elses_transaction_and_the_loop_goes_o
 async def test_a_transaction_that_does_not_end_fails_commits_until_it_does(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sqlite, "BUSY_S_MAX", 0.05)
     store = SqliteStore.open(path, vault_key_id=KEY_ID)
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+    with closing(apsw.Connection(str(path))) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="database is locked"):
             await store.commit(intent(1))
@@ -195,7 +195,7 @@ def test_the_export_of_something_else_says_so(path: Path):
     with pytest.raises(StoreError, match=r"gateway\.db: file is not a database"):
         list(export.records(path))
     path.unlink()
-    sqlite3.connect(path).close()
+    apsw.Connection(str(path)).close()
     path.touch()
     with pytest.raises(StoreError, match=r"gateway\.db: not a paydrome database"):
         list(export.records(path))
