@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import errno
+import gc
 import json
 import logging
 import os
@@ -19,6 +20,8 @@ import uvloop
 
 from simulators.app import BACKLOG, serving
 from simulators.config import Config, ConfigError, load
+
+GC_THRESHOLD = 20_000  # requests make many objects and few cycles
 
 EPILOG = """\
 A configuration needs no more than the three secrets (24 to 64 bytes in base64 after whsec_):
@@ -101,6 +104,10 @@ async def _serve(config: Config, listener: socket.socket, *, supervised: bool) -
     async with serving(config, listener):
         if supervised:
             _watch_stdin(lambda: loop.call_soon_threadsafe(stop.set))
+        # The tables of charges and the journal exist by now, and are left alone from here on: a collection that walked through
+        # them would cost more with every charge.
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
         host, port = listener.getsockname()[:2]
         print(json.dumps({"ready": "simulators", "url": f"http://{host}:{port}", "pid": os.getpid()}), flush=True)
         await stop.wait()

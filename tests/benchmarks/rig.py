@@ -84,12 +84,23 @@ def ratio(subject: Sequence[Measured], yardstick: Sequence[Measured]) -> float:
     return median(one.rate / other.rate for one, other in zip(subject, yardstick, strict=True))
 
 
-def table(title: str, found: dict[str, list[Measured]], yardstick: str) -> str:
-    lines = ["", title, f"  {'':44} {'median/s':>9} {'min..max/s':>15} {'CPU us':>7} {'of the yardstick':>17}"]
+class Goal(NamedTuple):
+    """Shares of the yardstick's rate: what we want, and what no mood of the machine explains."""
+
+    wanted: float
+    floor: float
+
+
+def table(title: str, found: dict[str, list[Measured]], yardstick: str, goals: dict[str, Goal]) -> str:
+    lines = ["", title, f"  {'':44} {'median/s':>9} {'min..max/s':>15} {'CPU us':>7} {'of the yardstick':>17}  goal"]
     for name, rounds in found.items():
         rates = [one.rate for one in rounds]
         spread = f"{min(rates):.0f}..{max(rates):.0f}"
         cpu = median(one.cpu_us for one in rounds)
-        share = f"{ratio(rounds, found[yardstick]):.2f}"
-        lines.append(f"  {name:44} {median(rates):9.0f} {spread:>15} {cpu:7.0f} {share:>17}")
+        share = ratio(rounds, found[yardstick])
+        line = f"  {name:44} {median(rates):9.0f} {spread:>15} {cpu:7.0f} {share:17.2f}"
+        if name in goals:
+            wanted = goals[name].wanted
+            line += f"  {wanted} {'met' if share >= wanted else 'MISSED'}"
+        lines.append(line)
     return "\n".join(lines)
