@@ -18,7 +18,9 @@ from msgspec import inspect
 
 from loadtests.arrivals import Arrivals
 from simulators import config
-from simulators.config import Duration, Simulators
+from simulators.config import Simulators
+from simulators.durations import Duration
+from simulators.faults import Fault
 
 RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)/(s|min)")
 NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")  # it becomes part of a folder's name
@@ -209,7 +211,7 @@ def _check_whole(scenario: Scenario, file: str) -> None:
             _check_window(fault, traffic.total_s, file, f"simulators.{provider}.faults[{i}]")
 
 
-def _check_window(fault: config.Fault, total_s: float, file: str, key: str) -> None:
+def _check_window(fault: Fault, total_s: float, file: str, key: str) -> None:
     run_end = f"the end of the run, which is {total_s:g}s (warm_up + duration) after its start"
     if fault.start and fault.start.s >= total_s:
         raise ScenarioError(file, f"{key}.from", f"{fault.start} is not before {run_end}")

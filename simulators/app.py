@@ -4,7 +4,6 @@ The handlers here only decode, perform what was decided (wait, fall silent, answ
 and no access log: a simulator must cost little beside what is measured with it.
 """
 
-import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,17 +14,19 @@ import msgspec
 from aiohttp import web
 
 from simulators import admin
-from simulators.behaviour import LatencyTable, Mix
+from simulators.answering import perform
+from simulators.behaviour import Mix
 from simulators.callbacks import Callbacks
 from simulators.config import Bank, Card, Config, Upi, secret_key
 from simulators.faults import Faults
+from simulators.latency import LatencyTable
 from simulators.merchant import Receiver
 from simulators.pages import BankPages
-from simulators.provider import Answer, Provider, World
+from simulators.provider import Provider, World
 from simulators.providers import Amount, Conduct, Currency, Dialect, card, netbanking, upi
 from simulators.routes import Routes
 from simulators.server import Server
-from simulators.wire import DELAY_HEADER, FAULT_HEADER, JSON, check_ascii, check_reference, decode
+from simulators.wire import check_ascii, check_reference, decode
 
 HOLD_S = 60.0  # how long a lost answer keeps a caller waiting who never gives up
 BACKLOG = 2048  # a burst of new connections waits in the kernel instead of being refused
@@ -100,35 +101,17 @@ def _add_provider(routes: Routes, provider: Provider[Any], hold_s: float) -> Non
     async def create(request: web.BaseRequest, _: str) -> web.Response:
         check_ascii("the Host", request.host)  # it becomes part of the redirectURL
         body = await decode(request, create_decoder)
-        return await _perform(request, provider.create(body, request.host), hold_s)
+        return await perform(request, provider.create(body, request.host), hold_s)
 
     async def status(request: web.BaseRequest, reference: str) -> web.Response:
-        return await _perform(request, provider.status(check_reference(reference)), hold_s)
+        return await perform(request, provider.status(check_reference(reference)), hold_s)
 
     async def reverse(request: web.BaseRequest, reference: str) -> web.Response:
         check_reference(reference)
         body = await decode(request, reversal_decoder)
-        return await _perform(request, provider.reverse(reference, body.amount, body.currency), hold_s)
+        return await perform(request, provider.reverse(reference, body.amount, body.currency), hold_s)
 
     path = f"/{provider.name}/{provider.dialect.collection}"
     routes.add(path, POST=create)
     routes.add(f"{path}/*", GET=status)
     routes.add(f"{path}/*/reverse", POST=reverse)
-
-
-async def _perform(request: web.BaseRequest, answer: Answer, hold_s: float) -> web.Response:
-    if answer.fault is None and answer.delay_ms == 0:
-        return web.Response(status=answer.http_status, body=answer.body, headers=JSON)
-    if answer.fault == "response_lost":
-        await _fall_silent(request, hold_s)
-    elif answer.delay_ms:
-        await asyncio.sleep(answer.delay_ms / 1000)
-    headers = JSON | {DELAY_HEADER: str(answer.delay_ms)} | ({FAULT_HEADER: answer.fault} if answer.fault else {})
-    return web.Response(status=answer.http_status, body=answer.body, headers=headers)
-
-
-async def _fall_silent(request: web.BaseRequest, hold_s: float) -> None:
-    """Keeps the caller waiting until it gives up (which cancels the handler) or `hold_s` is over, then hangs up."""
-    await asyncio.sleep(hold_s)
-    if request.transport is not None:
-        request.transport.abort()

@@ -10,18 +10,10 @@ import struct
 from bisect import bisect_right
 from hashlib import blake2b
 from itertools import accumulate
-from statistics import NormalDist
-from typing import assert_never
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
-
-from simulators.config import Constant, Latency, Lognormal, Uniform
 
 DRAW_BITS = 64
-TABLE_BITS = 12  # 4096 quantiles: the last one is p99.988, so a table resolves p99.9 and its tail is bounded
-TABLE_SHIFT = DRAW_BITS - TABLE_BITS
 _LANES = struct.Struct("<6Q")
 
 
@@ -65,35 +57,3 @@ class Mix:
     def pick(self, draw: int) -> str:
         """The code that this draw falls on."""
         return self._codes[bisect_right(self._bounds, fraction(draw))]
-
-
-class LatencyTable:
-    """A latency distribution as 4096 equally likely whole milliseconds (the midpoints of its quantiles)."""
-
-    def __init__(self, latency: Latency) -> None:
-        self.quantiles_ms: list[int] = (
-            np.rint(_quantiles_ms(latency)).astype(np.int64).tolist()
-        )  # a list: indexed 4 times faster
-
-    def pick(self, draw: int) -> int:
-        """The latency of this draw, in ms."""
-        return self.quantiles_ms[draw >> TABLE_SHIFT]
-
-
-def _quantiles_ms(latency: Latency) -> npt.NDArray[np.float64]:
-    size = 2**TABLE_BITS
-    share: npt.NDArray[np.float64] = (np.arange(size) + 0.5) / size
-    quantiles: npt.NDArray[np.float64]
-    match latency:
-        case Constant(value):
-            quantiles = np.full(size, value.ms)
-        case Uniform(low, high):
-            quantiles = low.ms + share * (high.ms - low.ms)
-        case Lognormal(p50, p99):
-            # ln X is normal with mean ln p50; its 99th percentile lies z(0.99) sigmas above.
-            normal = NormalDist()
-            sigma = np.log(p99.ms / p50.ms) / normal.inv_cdf(0.99)
-            quantiles = p50.ms * np.exp(sigma * np.fromiter(map(normal.inv_cdf, share.tolist()), np.float64, size))
-        case _:
-            assert_never(latency)
-    return quantiles

@@ -9,15 +9,14 @@ wrong one.
 import base64
 import binascii
 import math
-import re
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
-MS_PER_UNIT = {"ms": 1, "s": 1_000, "min": 60_000}
-DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|min)")
-DURATION_MS_MAX = 24 * 3_600_000  # no delay or window of a load test is longer than a day; more is a slip of the unit
+from simulators.durations import Duration
+from simulators.faults import Fault, Probability
+from simulators.latency import Constant, Latency, Lognormal
 
 # ISO 8583 field 39 (N7: CVC mismatch, as Visa returns it), the NPCI codes of UPI, and our own words for banks.
 CARD_CODES = frozenset(
@@ -62,86 +61,6 @@ class ConfigError(Exception):
     def __init__(self, file: str, key: str, reason: str) -> None:
         self.file, self.key, self.reason = file, key, reason
         super().__init__(f"{file}: {key}: {reason}" if key else f"{file}: {reason}")
-
-
-class Duration(str):
-    """A length of time as written, such as `"250ms"`; `ms` and `s` are its value. Raises ValueError for anything else."""
-
-    __slots__ = ("ms",)
-    ms: float
-
-    def __new__(cls, text: str) -> "Duration":
-        match = DURATION.fullmatch(text)
-        if match is None:
-            raise ValueError(f'{text!r} is not a duration; write a number with a unit, such as "250ms", "1.5s" or "2min"')
-        ms = float(match[1]) * MS_PER_UNIT[match[2]]
-        if ms > DURATION_MS_MAX:
-            raise ValueError(f"{text!r} is longer than a day")
-        self = super().__new__(cls, text)
-        self.ms = ms
-        return self
-
-    @property
-    def s(self) -> float:
-        """The length in seconds."""
-        return self.ms / 1_000
-
-
-class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="constant"):
-    """Always the same latency."""
-
-    value: Duration
-
-
-class Uniform(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="uniform"):
-    """Every latency between `low` and `high` is equally likely."""
-
-    low: Duration
-    high: Duration
-
-    def __post_init__(self) -> None:
-        if self.low.ms > self.high.ms:
-            raise ValueError(f"low ({self.low}) is above high ({self.high})")
-
-
-class Lognormal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="lognormal"):
-    """Lognormal latency, given by its median and its 99th percentile: the shape that real providers show."""
-
-    p50: Duration
-    p99: Duration
-
-    def __post_init__(self) -> None:
-        if self.p50.ms <= 0:
-            raise ValueError("p50 must be longer than zero")
-        if self.p50.ms > self.p99.ms:
-            raise ValueError(f"p50 ({self.p50}) is above p99 ({self.p99})")
-
-
-Latency = Constant | Uniform | Lognormal
-Operation = Literal["create", "status", "reverse"]
-Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
-
-
-class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Something that goes wrong with some of the calls, in a window of the timeline or always.
-
-    `response_lost`: the provider acts, the answer never comes. `unavailable`: 503, and the provider does not act.
-    """
-
-    kind: Literal["response_lost", "unavailable"]
-    probability: Probability
-    operation: Operation = "create"
-    start: Duration | None = msgspec.field(default=None, name="from")  # on the timeline; None: from its zero
-    end: Duration | None = msgspec.field(default=None, name="until")  # None: for good
-
-    def __post_init__(self) -> None:
-        if self.end is not None and self.end.ms <= (self.start.ms if self.start else 0):
-            raise ValueError(f"until ({self.end}) must come after from ({self.start or '0s'})")
-
-    @property
-    def windowed(self) -> bool:
-        """Whether the fault waits for the timeline."""
-        return self.start is not None or self.end is not None
 
 
 class Customer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

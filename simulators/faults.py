@@ -5,12 +5,38 @@ window. The faults of one operation are mutually exclusive: one draw decides bet
 probability; where the active ones add up to more than 1, the first in the list win.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
 
 from simulators.behaviour import fraction
-from simulators.config import Fault, Operation
+from simulators.durations import Duration
 
 Kind = Literal["response_lost", "unavailable"]
+Operation = Literal["create", "status", "reverse"]
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Something that goes wrong with some of the calls, in a window of the timeline or always.
+
+    `response_lost`: the provider acts, the answer never comes. `unavailable`: 503, and the provider does not act.
+    """
+
+    kind: Kind
+    probability: Probability
+    operation: Operation = "create"
+    start: Duration | None = msgspec.field(default=None, name="from")  # on the timeline; None: from its zero
+    end: Duration | None = msgspec.field(default=None, name="until")  # None: for good
+
+    def __post_init__(self) -> None:
+        if self.end is not None and self.end.ms <= (self.start.ms if self.start else 0):
+            raise ValueError(f"until ({self.end}) must come after from ({self.start or '0s'})")
+
+    @property
+    def windowed(self) -> bool:
+        """Whether the fault waits for the timeline."""
+        return self.start is not None or self.end is not None
 
 
 class Faults:

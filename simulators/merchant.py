@@ -9,8 +9,8 @@ import asyncio
 import msgspec
 from aiohttp import web
 
-from simulators.behaviour import LatencyTable
 from simulators.journal import Entry, Webhook
+from simulators.latency import LatencyTable
 from simulators.provider import World
 from simulators.signatures import valid
 from simulators.wire import DELAY_HEADER, JSON, Refused, check_ascii, read

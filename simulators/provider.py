@@ -12,11 +12,11 @@ from typing import Generic, TypeVar
 import msgspec
 
 from simulators import charges
-from simulators.behaviour import Draw, Draws, LatencyTable
+from simulators.behaviour import Draw, Draws
 from simulators.charges import Change, Charge, ReferenceConflict
-from simulators.config import Operation
-from simulators.faults import Faults, Kind
+from simulators.faults import Faults, Kind, Operation
 from simulators.journal import Entry, Journal
+from simulators.latency import LatencyTable
 from simulators.magic import UPI_EXPIRED
 from simulators.providers import Conduct, Create, Dialect, Opening, Waiting, provider_id, rrn
 

@@ -9,8 +9,9 @@ from typing import Annotated, Generic, NamedTuple, TypeVar
 import msgspec
 from msgspec import Meta
 
-from simulators.behaviour import Draw, LatencyTable, Mix
+from simulators.behaviour import Draw, Mix
 from simulators.charges import Charge
+from simulators.latency import LatencyTable
 
 AMOUNT_MAX = 10**15  # far beyond any payment, far below where a sum of them could leave 64 bits
 EXPIRES_MS_MAX = 24 * 3_600_000

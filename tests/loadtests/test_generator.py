@@ -19,7 +19,7 @@ from loadtests.generator import Generated, GeneratorError, generate
 from loadtests.recorder import Progress
 from loadtests.samples import NEVER, NO_ANSWER_NS, Outcome, latencies_ns, percentile, refused
 from loadtests.scenario import Scenario, Targets
-from simulators.config import Duration
+from simulators.durations import Duration
 
 SERVER = Path(__file__).with_name("stand_in_gateway.py")
 CLOCK_NS = 5_000_000  # the two processes read one clock, but not at one moment

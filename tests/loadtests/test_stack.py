@@ -14,7 +14,9 @@ import pytest
 from loadtests import collect, evidence
 from loadtests.child import ChildError
 from loadtests.stack import HOST, Files, Stack, StackError, cpu_us, export
-from simulators.config import Bank, Card, Constant, Duration, Simulators, Upi
+from simulators.config import Bank, Card, Simulators, Upi
+from simulators.durations import Duration
+from simulators.latency import Constant
 
 FAST = Constant(Duration("0ms"))
 APPROVING = Simulators(

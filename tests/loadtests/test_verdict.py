@@ -7,7 +7,7 @@ from loadtests import samples, verdict
 from loadtests.samples import GeneratorStats, Outcome, Samples
 from loadtests.scenario import Rate, Targets
 from loadtests.verdict import Verdict, judge
-from simulators.config import Duration
+from simulators.durations import Duration
 
 S, MS = 1_000_000_000, 1_000_000
 GOOD = GeneratorStats(cpu_share=0.3, lag_p99_ms=2.0, scheduled=1000, sent=1000, dropped=0)

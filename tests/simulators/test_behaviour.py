@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulators.behaviour import DRAW_BITS, Draws, LatencyTable, Mix, fraction
-from simulators.config import Constant, Duration, Fault, Lognormal, Uniform
-from simulators.faults import Faults, active
+from simulators.behaviour import DRAW_BITS, Draws, Mix, fraction
+from simulators.durations import Duration
+from simulators.faults import Fault, Faults, active
+from simulators.latency import Constant, LatencyTable, Lognormal, Uniform
 
 REFERENCES = [f"ref_{index}" for index in range(20_000)]
 

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from simulators.config import ConfigError, Constant, Duration, encode, load, secret_key
+from simulators.config import ConfigError, encode, load, secret_key
+from simulators.durations import Duration
+from simulators.latency import Constant
 
 
 def document(configure, **sections: Any) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from simulators.behaviour import Draws, LatencyTable, Mix
-from simulators.config import Constant, Duration
+from simulators.behaviour import Draws, Mix
+from simulators.durations import Duration
+from simulators.latency import Constant, LatencyTable
 from simulators.magic import CARD_CODES, ORDINARY_CARDS, VPAS
 from simulators.providers import Conduct, Opening, card, netbanking, upi
 
