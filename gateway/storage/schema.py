@@ -62,7 +62,7 @@ def migrate(connection: apsw.Connection, path: Path) -> None:
         sql = (Path(__file__).parent / MIGRATIONS[number]).read_text()
         connection.execute(
             f"BEGIN IMMEDIATE; {sql}; PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number + 1}; COMMIT;"
-        )
+        ).fetchall()  # to the end of the script, also where a statement of it has rows
 
 
 def bind_vault_key(connection: apsw.Connection, key_id: str, path: Path) -> None:
