@@ -20,6 +20,7 @@ EXIT_OK, EXIT_ERROR, EXIT_USAGE = 0, 1, 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells count
 EXIT_UNREAD = 128 + signal.SIGPIPE
 DEFAULT_PORT = 8080
+SIMULATORS_PORT = 9000
 
 T = TypeVar("T")
 
@@ -32,6 +33,9 @@ examples:
                                             against your own gateway
   paydrome up                               gateway and simulated providers for trying things out
   paydrome check my.toml                    is this scenario file right?
+  paydrome simulators                       the simulated providers alone, on port 9000
+  paydrome admin fault start outage provider=card kind=unavailable
+                                            break them while they run; see paydrome admin --help
 
 exit codes:
   0 passed   1 error   2 wrong command line or scenario   96 a money invariant is broken
@@ -55,8 +59,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _command(argv: list[str] | None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["simulators"]:  # its options are its own, and it is one process with its children's command line
+        from simulators.__main__ import main as simulators
+
+        return simulators(argv[1:], prog="paydrome simulators", port=SIMULATORS_PORT)
     options = _parser().parse_args(argv)
-    commands = {"run": _run, "up": _up, "scenarios": _scenarios, "check": _check}
+    commands = {"run": _run, "up": _up, "scenarios": _scenarios, "check": _check, "admin": _admin}
     return commands[options.command](options)
 
 
@@ -74,6 +83,18 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("scenarios", help="list the scenarios that come with paydrome")
     check = commands.add_parser("check", help="check a scenario file")
     check.add_argument("scenario", metavar="FILE", help="path of a file, or the name of a shipped scenario")
+    commands.add_parser("simulators", help="start the simulated providers alone")
+    from simulators import admin_cli
+
+    admin_cli.add_arguments(
+        commands.add_parser(
+            "admin",
+            help="control simulators that run",
+            description=admin_cli.DESCRIPTION,
+            epilog=admin_cli.EPILOG,
+            formatter_class=shape,
+        )
+    )
     return parser
 
 
@@ -151,6 +172,12 @@ def _up(options: argparse.Namespace) -> int:
         return asyncio.run(up.up(up.Order(scenario=scenario, port=options.port, db=options.db, as_json=options.json)))
     except _errors() as error:
         return _failed(error)
+
+
+def _admin(options: argparse.Namespace) -> int:
+    from simulators import admin_cli
+
+    return admin_cli.run(options)
 
 
 def _scenarios(_: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ reason before anything is started. A struct mirrors a table of the file; rates a
 read through properties that carry it in their names. The timeline, on which fault windows lie, starts with the warm-up.
 """
 
-import difflib
 import math
 import re
 from importlib import resources
@@ -14,11 +13,10 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from msgspec import inspect
 
 from loadtests.arrivals import Arrivals
-from simulators import config
-from simulators.config import Simulators
+from simulators import config, hints, samples
+from simulators.config import Phase, Simulators
 from simulators.durations import Duration
 from simulators.faults import Fault
 
@@ -140,7 +138,7 @@ def load(name_or_path: str) -> Scenario:
         return _read(path)
     files = _shipped_files()
     if name_or_path not in files:
-        near = _suggestion(name_or_path, files)
+        near = hints.suggestion(name_or_path, files)
         raise ScenarioError(
             name_or_path, "", f"not a shipped scenario{near}; shipped: {', '.join(files)}; or give a path to a file"
         )
@@ -169,9 +167,11 @@ def _read(file: Traversable) -> Scenario:
         raise ScenarioError(where, "", "the name must end in .toml or .json")
     decode = msgspec.toml.decode if suffix == ".toml" else msgspec.json.decode
     try:
-        document = decode(file.read_bytes())
+        document = samples.embed(decode(file.read_bytes()), Path(where).parent)
     except OSError as error:
         raise ScenarioError(where, "", error.strerror or str(error)) from None
+    except samples.SamplesError as error:
+        raise ScenarioError(where, error.key, error.reason) from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ScenarioError(where, "", f"not valid {suffix[1:].upper()}: {error}") from None
     if isinstance(document, dict):
@@ -184,7 +184,7 @@ def _convert(document: object, file: str) -> Scenario:
         scenario = msgspec.convert(document, Scenario, dec_hook=_dec_hook)
     except msgspec.ValidationError as error:
         key, reason = config.locate(error)
-        raise ScenarioError(file, key, reason + _hint(key, reason)) from None
+        raise ScenarioError(file, key, reason + hints.hint(Scenario, key, reason)) from None
     _check_whole(scenario, file)
     return scenario
 
@@ -209,38 +209,14 @@ def _check_whole(scenario: Scenario, file: str) -> None:
     for provider, faults in {"card": world.card.faults, "upi": world.upi.faults, "bank": world.bank.faults}.items():
         for i, fault in enumerate(faults):
             _check_window(fault, traffic.total_s, file, f"simulators.{provider}.faults[{i}]")
+    for i, phase in enumerate(world.phases):
+        _check_window(phase, traffic.total_s, file, f"simulators.phases[{i}]")
 
 
-def _check_window(fault: Fault, total_s: float, file: str, key: str) -> None:
+def _check_window(what: Fault | Phase, total_s: float, file: str, key: str) -> None:
     run_end = f"the end of the run, which is {total_s:g}s (warm_up + duration) after its start"
-    if fault.start and fault.start.s >= total_s:
-        raise ScenarioError(file, f"{key}.from", f"{fault.start} is not before {run_end}")
-    if fault.end and fault.end.s > total_s:
-        raise ScenarioError(file, f"{key}.until", f"{fault.end} is after {run_end}; leave it out for a fault that stays")
-
-
-def _hint(key: str, reason: str) -> str:
-    """What was probably meant, from the schema at `key`."""
-    types = _types_at(key)
-    if unknown := re.search(r"unknown field `(.*)`", reason):
-        return _suggestion(
-            unknown[1], [field.encode_name for kind in types if isinstance(kind, inspect.StructType) for field in kind.fields]
-        )
-    allowed = [str(value) for kind in types if isinstance(kind, inspect.LiteralType) for value in kind.values]
-    return f"; use {' or '.join(allowed)}" if allowed else ""
-
-
-def _types_at(key: str) -> list[inspect.Type]:
-    """The types that the schema allows at a dotted key path."""
-    types: list[inspect.Type] = [inspect.type_info(Scenario)]
-    for part in re.findall(r"[^.\[\]]+", key):
-        fields = [field for kind in types if isinstance(kind, inspect.StructType) for field in kind.fields]
-        below = [field.type for field in fields if field.encode_name == part]
-        below += [kind.item_type for kind in types if isinstance(kind, inspect.VarTupleType)]
-        types = [one for kind in below for one in (kind.types if isinstance(kind, inspect.UnionType) else (kind,))]
-    return types
-
-
-def _suggestion(word: str, known: list[str] | dict[str, Traversable]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    if what.start and what.start.s >= total_s:
+        raise ScenarioError(file, f"{key}.from", f"{what.start} is not before {run_end}")
+    if what.end and what.end.s > total_s:
+        advice = "; leave it out for a fault that stays" if isinstance(what, Fault) else ""
+        raise ScenarioError(file, f"{key}.until", f"{what.end} is after {run_end}{advice}")

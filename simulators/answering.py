@@ -1,27 +1,99 @@
-"""How an answer goes out: late, damaged, or not at all."""
+"""How an answer goes out: late, damaged, or not at all. What each fault looks like to a client: docs/faults.md."""
 
 import asyncio
+import socket
+import struct
 
+import msgspec
 from aiohttp import web
 
-from simulators.provider import Answer
-from simulators.wire import DELAY_HEADER, FAULT_HEADER, JSON
+from simulators.faults import Injected
+from simulators.intake import Answer, error_body
+from simulators.wire import DELAY_HEADER, FAULT_HEADER, FAULT_ID_HEADER, JSON
+
+DRIP_PIECES_MAX = 100  # a slow drip, and still only so many wake-ups an answer
+GARBAGE_MASK = 0xA5  # turns a JSON text into bytes of the same length that are neither JSON nor UTF-8
+PAGE = b"<!doctype html><html><head><title>Maintenance</title></head><body><h1>We will be back soon</h1></body></html>"
+LINGER_NOT = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST instead of FIN
 
 
-async def perform(request: web.BaseRequest, answer: Answer, hold_s: float) -> web.Response:
-    """Sends what was decided. `hold_s` bounds how long a lost answer keeps a caller waiting who never gives up."""
-    if answer.fault is None and answer.delay_ms == 0:
-        return web.Response(status=answer.http_status, body=answer.body, headers=JSON)
-    if answer.fault == "response_lost":
-        await _fall_silent(request, hold_s)
-    elif answer.delay_ms:
+async def perform(request: web.BaseRequest, answer: Answer, hold_s: float) -> web.StreamResponse:
+    """Sends what was decided. `hold_s` bounds how long a lost answer keeps a caller waiting who never gives up.
+
+    A caller who gives up earlier cancels this; nothing stays behind.
+    """
+    fault = answer.fault
+    if fault is None:
+        if answer.delay_ms == 0:
+            return web.Response(status=answer.http_status, body=answer.body, headers=JSON)
         await asyncio.sleep(answer.delay_ms / 1000)
-    headers = JSON | {DELAY_HEADER: str(answer.delay_ms)} | ({FAULT_HEADER: answer.fault} if answer.fault else {})
-    return web.Response(status=answer.http_status, body=answer.body, headers=headers)
+        return web.Response(status=answer.http_status, body=answer.body, headers=JSON | {DELAY_HEADER: str(answer.delay_ms)})
+    await asyncio.sleep(hold_s if fault.kind == "response_lost" else answer.delay_ms / 1000)
+    headers = JSON | {DELAY_HEADER: str(answer.delay_ms), FAULT_HEADER: fault.kind, FAULT_ID_HEADER: fault.id}
+    return await _damaged(request, answer, fault, headers)
 
 
-async def _fall_silent(request: web.BaseRequest, hold_s: float) -> None:
-    """Keeps the caller waiting until it gives up (which cancels the handler) or `hold_s` is over, then hangs up."""
-    await asyncio.sleep(hold_s)
+async def _damaged(request: web.BaseRequest, answer: Answer, fault: Injected, headers: dict[str, str]) -> web.StreamResponse:
+    status, body = answer.http_status, answer.body
+    match fault.kind:
+        case "response_lost" | "reset_before" | "reset_after":
+            _hang_up(request, reset=fault.kind != "response_lost")
+        case "drip":
+            return await _drip(request, answer, fault.over_ms, headers)
+        case "truncated":
+            return await _truncate(request, answer, headers)
+        case "garbage":
+            status, body = 200, bytes(byte ^ GARBAGE_MASK for byte in body)
+        case "wrong_content_type":
+            status, body, headers = 200, PAGE, headers | {"Content-Type": "text/html; charset=utf-8"}
+        case "rate_limited" if fault.retry_after_s is not None:
+            headers = headers | {"Retry-After": str(fault.retry_after_s)}
+        case "http_500" | "http_502" | "http_503" | "http_504":
+            # The same words whether the provider acted or not: a client that could tell would not have to find out.
+            status, body = int(fault.kind.removeprefix("http_")), error_body(fault.kind, "the provider failed")
+        case "wrong_amount":
+            body = _with_wrong_amount(body)
+    return web.Response(status=status, body=body, headers=headers)
+
+
+def _hang_up(request: web.BaseRequest, *, reset: bool) -> None:
+    """Ends the connection at once; what the handler returns afterwards reaches nobody."""
+    transport = request.transport
+    if transport is None:
+        return
+    if reset:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+    transport.abort()
+
+
+async def _drip(request: web.BaseRequest, answer: Answer, over_ms: int, headers: dict[str, str]) -> web.StreamResponse:
+    response = await _opened(request, answer, headers)
+    size = -(-len(answer.body) // DRIP_PIECES_MAX)
+    pieces = [answer.body[start : start + size] for start in range(0, len(answer.body), size)]
+    for index, piece in enumerate(pieces):
+        if index:
+            await asyncio.sleep(over_ms / 1000 / (len(pieces) - 1))
+        await response.write(piece)
+    return response
+
+
+async def _truncate(request: web.BaseRequest, answer: Answer, headers: dict[str, str]) -> web.StreamResponse:
+    response = await _opened(request, answer, headers)
+    await response.write(answer.body[: len(answer.body) // 2])
     if request.transport is not None:
-        request.transport.abort()
+        request.transport.close()  # what was written still goes out
+    return response
+
+
+async def _opened(request: web.BaseRequest, answer: Answer, headers: dict[str, str]) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.http_status, headers=headers)
+    response.content_length = len(answer.body)
+    await response.prepare(request)
+    return response
+
+
+def _with_wrong_amount(body: bytes) -> bytes:
+    fields = msgspec.json.decode(body)
+    if "amount" not in fields:  # a refusal
+        return body
+    return msgspec.json.encode(fields | {"amount": fields["amount"] + 1})

@@ -5,113 +5,142 @@ and no access log: a simulator must cost little beside what is measured with it.
 """
 
 import socket
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
-from simulators import admin
-from simulators.answering import perform
-from simulators.behaviour import Mix
+from simulators import (
+    acs,
+    admin,
+    autopay,
+    bank_payouts,
+    control,
+    digest,
+    endpoints,
+    explain,
+    live,
+    metrics,
+    openapi,
+    pages,
+    statements,
+)
+from simulators.autopay import Mandates
+from simulators.bank_payouts import Payouts
+from simulators.callbacks import WORKERS as CALLBACK_WORKERS
 from simulators.callbacks import Callbacks
-from simulators.config import Bank, Card, Config, Upi, secret_key
-from simulators.faults import Faults
+from simulators.clock import Clock
+from simulators.config import Config, Secrets, secret_key
+from simulators.iso8583.server import serving_iso8583
 from simulators.latency import LatencyTable
 from simulators.merchant import Receiver
-from simulators.pages import BankPages
+from simulators.phases import Conducts
 from simulators.provider import Provider, World
-from simulators.providers import Amount, Conduct, Currency, Dialect, card, netbanking, upi
+from simulators.providers import Dialect, card, netbanking, upi
 from simulators.routes import Routes
 from simulators.server import Server
-from simulators.wire import check_ascii, check_reference, decode
+from simulators.site import Site, settings_of, terms
+from simulators.tenants import Tenants
 
 HOLD_S = 60.0  # how long a lost answer keeps a caller waiting who never gives up
 BACKLOG = 2048  # a burst of new connections waits in the kernel instead of being refused
+TENANT_CALLBACK_WORKERS = 16  # a tenant is one CI job
 SHUTDOWN_S = 0.5  # what is still held then is a lost answer, which nobody will get anyway
 
 # To add a provider: its dialect, and its settings in `config.Simulators`.
 DIALECTS: tuple[Dialect[Any], ...] = (card.DIALECT, upi.DIALECT, netbanking.DIALECT)
 
 
-class Reversal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of a reverse call."""
-
-    amount: Amount
-    currency: Currency
-
-
-def system_clock_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
+@asynccontextmanager
+async def serving(
+    config: Config,
+    listener: socket.socket,
+    *,
+    iso8583: socket.socket | None = None,
+    clock: Clock | None = None,
+    hold_s: float = HOLD_S,
+) -> AsyncIterator[digest.Survey]:
+    """Serves the whole outside world on a bound socket while the context is open, and its card acquirer on another one that
+    speaks ISO 8583. `hold_s`: see `HOLD_S`. Gives the survey of its charges' fates, which works afterwards, too."""
+    async with AsyncExitStack() as stack:
+        site = await stack.enter_async_context(_site(config, clock or Clock(), hold_s, workers=CALLBACK_WORKERS))
+        tenants = Tenants(site, lambda own: _site(own, Clock(), hold_s, workers=TENANT_CALLBACK_WORKERS))
+        stack.push_async_callback(tenants.close)
+        metrics.add(site.routes, site, tenants=tenants.__len__)
+        runner = web.ServerRunner(Server(tenants), shutdown_timeout=SHUTDOWN_S)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.SockSite(runner, listener, backlog=BACKLOG).start()
+        if iso8583:
+            await stack.enter_async_context(serving_iso8583(site.providers["card"], iso8583))
+        yield partial(digest.survey, site.providers.values())
 
 
 @asynccontextmanager
-async def serving(
-    config: Config, listener: socket.socket, *, now_ms: Callable[[], int] = system_clock_ms, hold_s: float = HOLD_S
-) -> AsyncIterator[None]:
-    """Serves the whole outside world on a bound socket while the context is open. `hold_s`: see `HOLD_S`."""
-    world = World(seed=config.seed, now_ms=now_ms)
-    keys = {"upi": secret_key(config.secrets.upi), "bank": secret_key(config.secrets.bank)}
-    async with Callbacks(keys=keys, journal=world.journal, now_ms=now_ms) as callbacks:
-        runner = web.ServerRunner(Server(_routes(config, world, callbacks, hold_s)), shutdown_timeout=SHUTDOWN_S)
-        await runner.setup()
+async def _site(config: Config, clock: Clock, hold_s: float, *, workers: int) -> AsyncIterator[Site]:
+    """One world, as long as the context is open."""
+    world = World(seed=config.seed, clock=clock)
+    conducts = {
+        name: Conducts(name, settings_of(config, name), config.phases) for name in (dialect.name for dialect in DIALECTS)
+    }
+    async with Callbacks(keys=_keys(config.secrets), world=world, conducts=conducts, workers=workers) as callbacks:
+        providers = {
+            dialect.name: Provider(
+                dialect,
+                world=world,
+                conducts=conducts[dialect.name],
+                terms=terms(settings_of(config, dialect.name)),
+                announce=callbacks.send,
+            )
+            for dialect in DIALECTS
+        }
+        receiver = Receiver(world, key=secret_key(config.secrets.merchant), latency=LatencyTable(config.merchant.latency))
+        routes = _routes(world, providers, callbacks, receiver, hold_s)
+        site = Site(
+            config,
+            world=world,
+            conducts=conducts,
+            providers=providers,
+            callbacks=callbacks,
+            receiver=receiver,
+            routes=routes,
+        )
+        control.add(routes, site)
+        explain.add(routes, site)
+        metrics.add(routes, site)
+        live.add(routes, site)
         try:
-            await web.SockSite(runner, listener, backlog=BACKLOG).start()
-            yield
+            yield site
         finally:
-            await runner.cleanup()
+            world.clock.close()
 
 
-def _routes(config: Config, world: World, callbacks: Callbacks, hold_s: float) -> Routes:
+def _routes(
+    world: World,
+    providers: dict[str, Provider[Any]],
+    callbacks: Callbacks,
+    receiver: Receiver,
+    hold_s: float,
+) -> Routes:
     routes = Routes()
-    for dialect in DIALECTS:
-        provider = _provider(dialect, config, world, callbacks)
-        _add_provider(routes, provider, hold_s)
-        if dialect is netbanking.DIALECT:
-            pages = BankPages(provider)
-            routes.add("/bank/pages/*", GET=pages.show, POST=pages.click)
-    receiver = Receiver(world, key=secret_key(config.secrets.merchant), latency=LatencyTable(config.merchant.latency))
+    for provider in providers.values():
+        endpoints.add(routes, provider, hold_s=hold_s)
+    endpoints.add_card(routes, providers["card"], hold_s=hold_s)
+    acs.add_routes(routes, providers["card"], callbacks.send, hold_s=hold_s)
+    switch = providers["upi"]
+    autopay.add_routes(routes, Mandates(switch, switch.intake, callbacks.send), hold_s)
+    bank_payouts.add_routes(routes, Payouts(providers["bank"].intake, callbacks.send), hold_s)
+    statements.add_routes(routes, world)
+    pages.add_qr_route(routes, switch)
+    pages.add_routes(routes, providers["bank"], world.draws)
     routes.add("/merchant/webhooks/*", POST=receiver.receive)
-    admin.add(routes, world)
+    admin.add(routes, world, partial(digest.survey, providers.values()))
+    openapi.add(routes)
     return routes
 
 
-def _provider(dialect: Dialect[Any], config: Config, world: World, callbacks: Callbacks) -> Provider[Any]:
-    settings: Card | Upi | Bank = getattr(config, dialect.name)
-    conduct = Conduct(Mix(settings.outcomes))
-    if not isinstance(settings, Card):
-        conduct = conduct._replace(customer_delay=LatencyTable(settings.customer.delay), customer_acts=settings.customer.acts)
-    return Provider(
-        dialect,
-        world=world,
-        conduct=conduct,
-        latency=LatencyTable(settings.latency),
-        faults=Faults(settings.faults),
-        announce=callbacks.send,
-    )
-
-
-def _add_provider(routes: Routes, provider: Provider[Any], hold_s: float) -> None:
-    create_decoder = msgspec.json.Decoder(provider.dialect.create)
-    reversal_decoder = msgspec.json.Decoder(Reversal)
-
-    async def create(request: web.BaseRequest, _: str) -> web.Response:
-        check_ascii("the Host", request.host)  # it becomes part of the redirectURL
-        body = await decode(request, create_decoder)
-        return await perform(request, provider.create(body, request.host), hold_s)
-
-    async def status(request: web.BaseRequest, reference: str) -> web.Response:
-        return await perform(request, provider.status(check_reference(reference)), hold_s)
-
-    async def reverse(request: web.BaseRequest, reference: str) -> web.Response:
-        check_reference(reference)
-        body = await decode(request, reversal_decoder)
-        return await perform(request, provider.reverse(reference, body.amount, body.currency), hold_s)
-
-    path = f"/{provider.name}/{provider.dialect.collection}"
-    routes.add(path, POST=create)
-    routes.add(f"{path}/*", GET=status)
-    routes.add(f"{path}/*/reverse", POST=reverse)
+def _keys(secrets: Secrets) -> dict[str, bytes]:
+    """What each provider signs its callbacks with."""
+    return {"card": secret_key(secrets.card or secrets.bank), "upi": secret_key(secrets.upi), "bank": secret_key(secrets.bank)}

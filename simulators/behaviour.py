@@ -32,6 +32,11 @@ class Draws:
     """All draws of one seed."""
 
     def __init__(self, seed: int) -> None:
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """From now on these are the draws of this seed."""
+        self.seed = seed
         self._keyed = blake2b(key=seed.to_bytes(8, "little"), digest_size=_LANES.size)
 
     def draw(self, provider: str, operation: str, reference: str, attempt: int) -> Draw:
@@ -53,6 +58,12 @@ class Mix:
         likely = {code: p for code, p in probabilities.items() if p > 0}
         self._codes = list(likely)
         self._bounds = list(accumulate(likely.values()))[:-1]  # what is left belongs to the last code, rounding errors included
+
+    def interval(self, draw: int) -> tuple[float, float]:
+        """From where (inclusive) to where (exclusive) draws fall on the same code."""
+        edges = [0.0, *self._bounds, 1.0]
+        index = bisect_right(self._bounds, fraction(draw))
+        return edges[index], edges[index + 1]
 
     def pick(self, draw: int) -> str:
         """The code that this draw falls on."""

@@ -9,43 +9,25 @@ wrong one.
 import base64
 import binascii
 import math
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 
+from simulators import hints, samples
+from simulators.capacity import Capacity
 from simulators.durations import Duration
-from simulators.faults import Fault, Probability
+from simulators.faults import OPERATIONS, CallOperation, Fault, Name, Operation, Probability
 from simulators.latency import Constant, Latency, Lognormal
+from simulators.payouts import PAYOUT_CODES
 
 # ISO 8583 field 39 (N7: CVC mismatch, as Visa returns it), the NPCI codes of UPI, and our own words for banks.
 CARD_CODES = frozenset(
-    {
-        "00",
-        "04",
-        "05",
-        "07",
-        "12",
-        "13",
-        "14",
-        "15",
-        "1A",
-        "41",
-        "43",
-        "51",
-        "54",
-        "55",
-        "57",
-        "59",
-        "61",
-        "62",
-        "65",
-        "68",
-        "75",
-    }
-    | {"91", "92", "94", "96", "N7"}
+    "00 04 05 07 12 13 14 15 1A 41 43 51 54 55 57 59 61 62 65 68 75 91 92 94 96 N7".split()  # noqa: SIM905 - one line, not thirty
 )
-UPI_CODES = frozenset({"00", "U16", "U30", "U48", "U67", "U68", "U69", "XH", "Z6", "Z7", "Z8", "Z9", "ZA", "ZH", "ZM"})
+UPI_CODES = frozenset({"00", "RB", "U16", "U30", "U48", "U67", "U68", "U69", "XH", "Z6", "Z7", "Z8", "Z9", "ZA", "ZH", "ZM"})
+AUTHENTICATION_STATUSES = frozenset("YNUACDR")  # transStatus, but for I: the merchant asks for that
 BANK_CODES = frozenset({"00", "customer_cancelled", "insufficient_funds", "otp_failed"})
 OUTCOME_TOLERANCE = 1e-9  # sums of decimal fractions are off by less
 
@@ -64,56 +46,164 @@ class ConfigError(Exception):
 
 
 class Customer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The simulated customer of UPI and net banking. With `acts = false` only a person decides, or time does."""
+    """The simulated customer. With `acts = false` only a person decides, or time does."""
 
     acts: bool = True
     delay: Latency = Lognormal(Duration("1.5s"), Duration("6s"))  # from the provider's answer to the decision
 
 
-def _check_outcomes(outcomes: dict[str, float], codes: frozenset[str]) -> None:
-    unknown = sorted(outcomes.keys() - codes)
+class Nature(NamedTuple):
+    """What is so of a provider whatever its settings: its outcome codes, its operations, and the match that only it can tell."""
+
+    codes: frozenset[str]
+    operations: tuple[Operation, ...]
+    match: str = ""
+
+
+PENDING_OPERATIONS: tuple[Operation, ...] = ("create", "reverse", "refund", "refund_status", "status", "callback")
+CARD = Nature(CARD_CODES, tuple(operation for operation in OPERATIONS if operation not in ("mandate", "payout")), match="bin")
+UPI = Nature(UPI_CODES, (*PENDING_OPERATIONS, "mandate"), match="vpa")
+BANK = Nature(BANK_CODES, (*PENDING_OPERATIONS, "payout"))
+
+
+def _check(settings: "Card | Upi | Bank | Changes", nature: Nature) -> None:
+    if settings.outcomes is not None:
+        _check_mix("outcomes", settings.outcomes, nature.codes)
+    for table in ("latencies", "capacity"):
+        for operation in getattr(settings, table) or ():
+            _check_operation(operation, nature, table)
+    names = set()
+    for index, fault in enumerate(settings.faults or ()):
+        _check_operation(fault.operation, nature, f"faults[{index}]")
+        for match in ("bin", "vpa"):
+            if getattr(fault, match) is not None and match != nature.match:
+                raise ValueError(f"faults[{index}]: {match}: no call of this provider carries one")
+        if fault.name and (fault.operation, fault.name) in names:
+            raise ValueError(f"faults[{index}]: another fault of {fault.operation} is called {fault.name!r}")
+        names.add((fault.operation, fault.name))
+
+
+def _check_operation(operation: str, nature: Nature, where: str) -> None:
+    if operation not in nature.operations:
+        raise ValueError(f"{where}: this provider has no {operation}; it has {', '.join(nature.operations)}")
+
+
+def _check_mix(name: str, mix: dict[str, float], codes: frozenset[str]) -> None:
+    unknown = sorted(mix.keys() - codes)
     if unknown:
-        raise ValueError(f"outcomes: unknown code {unknown[0]!r}; known are {', '.join(sorted(codes))}")
-    total = math.fsum(outcomes.values())
+        raise ValueError(f"{name}: unknown code {unknown[0]!r}; known are {', '.join(sorted(codes))}")
+    total = math.fsum(mix.values())
     if abs(total - 1) > OUTCOME_TOLERANCE:
-        raise ValueError(f"outcomes must add up to 1, not {total:.12g}")
+        raise ValueError(f"{name} must add up to 1, not {total:.12g}")
 
 
-class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The card acquirer. `outcomes` maps response codes (ISO 8583 field 39) to probabilities."""
 
     latency: Latency = Lognormal(Duration("180ms"), Duration("800ms"))
+    latencies: dict[CallOperation, Latency] = {}  # of single operations, instead of `latency`
     outcomes: dict[str, Probability] = msgspec.field(default_factory=lambda: {"00": 0.95, "05": 0.03, "51": 0.02})
     faults: tuple[Fault, ...] = ()
+    capacity: dict[CallOperation, Capacity] = {}  # what is left out has no bound
+    refund_delay: Latency | None = None  # None: a refund is complete when it is answered
+    authorization_lifetime: Duration = Duration("7d")
+    dispute_delay: Duration = Duration("2s")  # from the capture to the dispute, and from the evidence to the issuer's decision
+    authentication: dict[str, Probability] = msgspec.field(default_factory=lambda: {"Y": 1.0})  # 3-D Secure: by transStatus
+    customer: Customer = Customer()  # of challenges that are to be simulated, and of decoupled authentications
 
     def __post_init__(self) -> None:
-        _check_outcomes(self.outcomes, CARD_CODES)
+        _check(self, CARD)
+        _check_mix("authentication", self.authentication, AUTHENTICATION_STATUSES)
 
 
-class Upi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Upi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The UPI switch. `outcomes` is the mix of the customers' decisions (NPCI codes; U69: lets the request expire)."""
 
     latency: Latency = Lognormal(Duration("60ms"), Duration("250ms"))
+    latencies: dict[CallOperation, Latency] = {}
     outcomes: dict[str, Probability] = msgspec.field(default_factory=lambda: {"00": 0.98, "ZA": 0.01, "Z9": 0.01})
     faults: tuple[Fault, ...] = ()
+    capacity: dict[CallOperation, Capacity] = {}
+    refund_delay: Latency | None = None
     customer: Customer = Customer()
+    # Inquiries of one reference; beyond it 429. Who asks once a second for a minute is in a loop. None: no bound.
+    inquiries_per_min: Annotated[int, msgspec.Meta(ge=1)] | None = 60
 
     def __post_init__(self) -> None:
-        _check_outcomes(self.outcomes, UPI_CODES)
+        _check(self, UPI)
 
 
-class Bank(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Bank(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The banks of net banking. `outcomes` is the mix of the customers' decisions."""
 
     latency: Latency = Lognormal(Duration("60ms"), Duration("250ms"))
+    latencies: dict[CallOperation, Latency] = {}
     outcomes: dict[str, Probability] = msgspec.field(
         default_factory=lambda: {"00": 0.97, "customer_cancelled": 0.02, "insufficient_funds": 0.01}
     )
     faults: tuple[Fault, ...] = ()
+    capacity: dict[CallOperation, Capacity] = {}
+    refund_delay: Latency | None = None
     customer: Customer = Customer()
+    payouts: dict[str, Probability] = msgspec.field(default_factory=lambda: {"00": 1.0})  # what becomes of them, by code
 
     def __post_init__(self) -> None:
-        _check_outcomes(self.outcomes, BANK_CODES)
+        _check(self, BANK)
+        _check_mix("payouts", self.payouts, PAYOUT_CODES)
+
+
+class Changes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What a phase puts in the place of a provider's settings; what is left out stays as it is."""
+
+    latency: Latency | None = None
+    latencies: dict[CallOperation, Latency] | None = None
+    outcomes: dict[str, Probability] | None = None
+    faults: tuple[Fault, ...] | None = None
+    capacity: dict[CallOperation, Capacity] | None = None
+
+
+class CardChanges(Changes, frozen=True, forbid_unknown_fields=True):
+    authentication: dict[str, Probability] | None = None
+
+    def __post_init__(self) -> None:
+        _check(self, CARD)
+        if self.authentication is not None:
+            _check_mix("authentication", self.authentication, AUTHENTICATION_STATUSES)
+
+
+class UpiChanges(Changes, frozen=True, forbid_unknown_fields=True):
+    def __post_init__(self) -> None:
+        _check(self, UPI)
+
+
+class BankChanges(Changes, frozen=True, forbid_unknown_fields=True):
+    payouts: dict[str, Probability] | None = None
+
+    def __post_init__(self) -> None:
+        _check(self, BANK)
+        if self.payouts is not None:
+            _check_mix("payouts", self.payouts, PAYOUT_CODES)
+
+
+class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A stretch of the timeline, from `from` until just before `until`, in which providers behave differently."""
+
+    name: Name
+    start: Duration = msgspec.field(name="from")
+    end: Duration = msgspec.field(name="until")
+    card: CardChanges = CardChanges()
+    upi: UpiChanges = UpiChanges()
+    bank: BankChanges = BankChanges()
+
+    def __post_init__(self) -> None:
+        if self.end.ms <= self.start.ms:
+            raise ValueError(f"until ({self.end}) must come after from ({self.start})")
+        for provider in ("card", "upi", "bank"):
+            for index, fault in enumerate(getattr(self, provider).faults or ()):
+                if fault.windowed:
+                    raise ValueError(
+                        f"{provider}.faults[{index}]: a phase's fault has the phase's window; leave out from and until"
+                    )
 
 
 class Merchant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,19 +219,33 @@ class Simulators(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     upi: Upi = Upi()
     bank: Bank = Bank()
     merchant: Merchant = Merchant()
+    phases: tuple[Phase, ...] = ()  # in any order; they may not overlap
+
+    def __post_init__(self) -> None:
+        names = [phase.name for phase in self.phases]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"phases: two are called {min(twice)!r}")
+        for before, after in pairwise(sorted(self.phases, key=lambda phase: phase.start.ms)):
+            if after.start.ms < before.end.ms:
+                raise ValueError(f"phases: {after.name!r} starts ({after.start}) before {before.name!r} ends ({before.end})")
 
 
-class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Signing secrets (`whsec_...`): of the UPI switch's and the banks' callbacks, and of the webhooks to the merchant."""
+class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Signing secrets (`whsec_...`): of the UPI switch's and the banks' callbacks, and of the webhooks to the merchant.
+
+    The acquirer's callbacks (refunds, disputes) are signed with `card`, and with `bank` where there is no `card`.
+    """
 
     upi: str
     bank: str
     merchant: str
+    card: str | None = None
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
+            secret = getattr(self, name)
             try:
-                secret_key(getattr(self, name))
+                secret_key(secret if secret is not None else self.bank)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
 
@@ -176,9 +280,11 @@ def load(path: Path) -> Config:
     if decode is None:
         raise ConfigError(file, "", "the name must end in .json or .toml")
     try:
-        document = decode(path.read_bytes())
+        document = samples.embed(decode(path.read_bytes()), path.parent)
     except OSError as error:
         raise ConfigError(file, "", error.strerror or str(error)) from None
+    except samples.SamplesError as error:
+        raise ConfigError(file, error.key, error.reason) from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ConfigError(file, "", f"not valid {path.suffix[1:].upper()}: {error}") from None
     return convert(document, Config, file=file)
@@ -189,7 +295,8 @@ def convert(document: object, kind: type[T], *, file: str) -> T:
     try:
         return msgspec.convert(document, kind, dec_hook=dec_hook)
     except msgspec.ValidationError as error:
-        raise ConfigError(file, *locate(error)) from None
+        key, reason = locate(error)
+        raise ConfigError(file, key, reason + hints.hint(kind, key, reason)) from None
 
 
 def encode(config: Simulators) -> bytes:
@@ -208,5 +315,5 @@ def dec_hook(kind: type, value: object) -> object:
 
 def locate(error: msgspec.ValidationError) -> tuple[str, str]:
     """Key path (`card.latency.p50`, empty for the top) and reason of a msgspec error."""
-    reason, _, where = str(error).partition(" - at `$")
+    reason, _, where = str(error).replace(" - at `key` in `$", " as a key - at `$").partition(" - at `$")
     return where.rstrip("`").lstrip("."), reason

@@ -1,6 +1,6 @@
 """Test cards, VPAs and banks that force an outcome, as tables. Everything that is not in here follows the outcome mix."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 APPROVED = "00"
 
@@ -26,18 +26,56 @@ CARD_CODES = {
     "4000000000000127": "N7",  # incorrect CVC
     "4000000000000119": "96",  # processing error
     "4000000000006975": "65",  # velocity exceeded
-    # These want 3-D Secure, which this acquirer does not speak: it declines with "additional authentication required".
+    # CHALLENGED_CARDS, as long as nobody was authenticated: "additional authentication required".
     "4000000000003220": "1A",
     "4000008400001629": "1A",
-    # What is special about these comes after the approval (disputes, refunds) or before it (risk).
-    "4000000000000259": APPROVED,
-    "4000000000002685": APPROVED,
-    "4000000000001976": APPROVED,
-    "4000000000007726": APPROVED,
-    "4000000000005126": APPROVED,
-    "4100000000000019": APPROVED,
-    "4000000000009235": APPROVED,
 }
+
+TransStatus = Literal["Y", "N", "U", "A", "C", "D", "R", "I"]  # of EMV 3-D Secure
+
+# What becomes of a charge once 3-D Secure authenticated its customer; the code 00 leaves it to the mix.
+CHALLENGED_CARDS = {"4000000000003220": APPROVED, "4000008400001629": "05"}
+DECOUPLED_REFUSED = "4000000000001166"
+
+# What the issuer answers to an authentication request: CardinalCommerce's test cards for EMV 3-D Secure, which are widely known, and
+# two of our own for decoupled authentication. As to charges they follow the mix.
+AUTHENTICATIONS: dict[str, TransStatus] = {
+    **dict.fromkeys(CHALLENGED_CARDS, "C"),
+    "4000000000001000": "Y",
+    "4000000000001018": "N",
+    "4000000000001026": "A",
+    "4000000000001034": "U",
+    "4000000000001042": "R",
+    "4000000000001091": "C",
+    "5200000000001005": "Y",
+    "5200000000001013": "N",
+    "5200000000001021": "A",
+    "5200000000001039": "U",
+    "5200000000001047": "R",
+    "5200000000001096": "C",
+    "4000000000001158": "D",  # the customer agrees
+    DECOUPLED_REFUSED: "D",
+}
+
+
+class CardStory(NamedTuple):
+    """What comes after the approval of a card that is approved whatever the mix says."""
+
+    dispute: Literal["fraudulent", "product_not_received", "inquiry"] | None = None
+    refund: Literal["completes_late", "fails_late"] | None = None
+
+
+CARD_STORIES = {
+    "4000000000000259": CardStory(dispute="fraudulent"),
+    "4000000000002685": CardStory(dispute="product_not_received"),
+    "4000000000001976": CardStory(dispute="inquiry"),
+    "4000000000007726": CardStory(refund="completes_late"),
+    "4000000000005126": CardStory(refund="fails_late"),
+    "4100000000000019": CardStory(),  # highest risk score: what is special comes before the approval, at the gateway
+    "4000000000009235": CardStory(),  # elevated risk score
+}
+REFUND_LATE_MS = 2_000  # long enough to be seen on the way, short enough to wait for
+REFUND_FAILURE = "05"
 
 
 class Script(NamedTuple):
@@ -50,6 +88,8 @@ class Script(NamedTuple):
 
 
 UPI_EXPIRED = "U69"
+DEEMED = "RB"  # NPCI's credit timeout: the customer paid, the payee's bank has not confirmed
+DEEMED_CONFIRMED_MS = 10_000  # as long as UPI_PENDING_MS and for the same reason; real banks take until the next day
 UPI_PENDING_MS = 10_000  # long enough to be seen pending, short enough to wait for
 
 VPAS = {
@@ -64,6 +104,7 @@ VPAS = {
     "invalid@upi": Script("ZH", at_once=True),
     "timeout@upi": Script(APPROVED, answer_lost=True),
     "pending@upi": Script(APPROVED, delay_ms=UPI_PENDING_MS),
+    "deemed@upi": Script(DEEMED),
 }
 
 BANK_SUCCEEDS, BANK_FAILS, BANK_STAYS_PENDING = "TESTS", "TESTF", "TESTP"

@@ -25,23 +25,26 @@ class Receiver:
     def __init__(self, world: World, *, key: bytes, latency: LatencyTable) -> None:
         self._world = world
         self._key = key
-        self._latency = latency
+        self.latency = latency
         self._received: dict[tuple[str, str], int] = {}  # how often, by name and webhook id; only what was signed
+        world.remember(self, "_received")
 
     async def receive(self, request: web.BaseRequest, name: str) -> web.Response:
         """200 for a webhook that verifies, also when it is a repetition; 401 for one that does not."""
         webhook_id = request.headers.get("webhook-id", "")
+        if not name:
+            raise Refused(400, "invalid_request", "the receiver has no name; put one at the end of the path")
         if len(name) > NAME_LENGTH_MAX or len(webhook_id) > WEBHOOK_ID_LENGTH_MAX:
             raise Refused(400, "invalid_request", "the receiver's name or the webhook-id is too long")
         check_ascii("the receiver's name", name)
         check_ascii("the webhook-id", webhook_id)
         body = await read(request)
         now_ms = self._world.now_ms()
-        signed = valid(self._key, request.headers, body, now_s=now_ms // 1000)
+        signed = valid(self._key, request.headers, body, now_s=self._world.clock.system_ms() // 1000)
         attempt = self._received.get((name, webhook_id), 0) + 1
         if signed:
             self._received[name, webhook_id] = attempt
-        delay_ms = self._latency.pick(self._world.draws.draw("merchant", "webhook", f"{name}\0{webhook_id}", attempt).latency)
+        delay_ms = self.latency.pick(self._world.draws.draw("merchant", "webhook", f"{name}\0{webhook_id}", attempt).latency)
         line = json_line(body)
         webhook = Webhook(webhook_id, signature_valid=signed, duplicate=attempt > 1, body=line)
         self._world.journal.append(

@@ -1,72 +1,127 @@
-"""The bank's page, which a person can click: plain HTML, nothing from outside, everything escaped."""
+"""The bank's page, which a person can click through: log in, confirm, one-time password; or cancel at any step.
 
-from html import escape
-from typing import Any
-from urllib.parse import parse_qs
+Which step a payment is at is kept here, not in the browser, so that no step can be left out. The last step decides; then the
+browser goes back to the merchant and the bank calls back, and a draw of the payment says which of the two is first: a merchant must
+cope with both, and ask the bank (`GET /bank/payments/{reference}`) rather than believe the browser.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import web
 
+from simulators import templates
+from simulators.behaviour import Draws, fraction
 from simulators.charges import Charge
-from simulators.magic import OTP_THAT_PASSES
 from simulators.provider import Provider
 from simulators.providers import Waiting
 from simulators.providers.netbanking import clicked
-from simulators.wire import DELAY_HEADER, Refused, read
+from simulators.routes import Routes
+from simulators.upi_links import qr_svg
+from simulators.wire import DELAY_HEADER, Refused, check_reference, read
 
 FORM_FIELDS_MAX = 10
-OTP_LENGTH_MAX = 64
-CURRENCY_EXPONENTS = {"JPY": 0, "KRW": 0, "BHD": 3, "KWD": 3, "OMR": 3}  # ISO 4217; all others that matter here have 2
+STEPS_MAX = 10_000  # payments that are under way on the page; beyond it the oldest has to log in again
+HEAD_START_MS = 500  # of the browser's return before the callback, or the other way round: more than any merchant's page takes
 
-_HEADERS = {
-    DELAY_HEADER: "0",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+Step = Literal["login", "confirm", "otp"]
+
+# Where each click leads; a click that does not belong to the step shows the step again.
+NEXT: dict[tuple[Step, str], Step | Literal["decided"]] = {
+    ("login", "login"): "confirm",
+    ("confirm", "confirm"): "otp",
+    ("otp", "pay"): "decided",
+    ("login", "cancel"): "decided",
+    ("confirm", "cancel"): "decided",
+    ("otp", "cancel"): "decided",
 }
-_OUTCOMES = {
-    "approved": "Payment successful",
-    "declined": "Payment declined",
-    "expired": "This payment has expired",
-    "reversed": "This payment was cancelled by the merchant",
+ACTIONS = sorted({action for _, action in NEXT})
+_PAGES: dict[Step, Callable[[Charge, Waiting], str]] = {
+    "login": templates.login,
+    "confirm": templates.confirm,
+    "otp": templates.otp,
 }
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; background: #eef1f5; color: #1c2733; margin: 0; }
-main { max-width: 22rem; margin: 10vh auto; padding: 1.5rem 2rem 2rem;
-  background: #fff; border-radius: .6rem; box-shadow: 0 1px 6px #0003; }
-h1 { font-size: 1.25rem; margin: 0 0 1rem; }
-dl { display: grid; grid-template-columns: auto 1fr; gap: .2rem 1rem; margin: 0 0 1.2rem; }
-dt { color: #5b6b7b; } dd { margin: 0; text-align: right; overflow-wrap: anywhere; }
-input, button { font: inherit; width: 100%;
-  box-sizing: border-box; padding: .55rem; border-radius: .35rem; border: 1px solid #b8c2cc; }
-button { margin-top: .8rem; cursor: pointer; background: #fff; }
-button.pay { background: #0a5fb4; border-color: #0a5fb4; color: #fff; }
-small { color: #5b6b7b; }
-"""
+_TENANT = re.compile(r"/t/[A-Za-z0-9_-]{1,64}\Z")
+_PLAIN_HOST = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
+
+
+def add_routes(routes: Routes, bank: Provider[Any], draws: Draws) -> None:
+    """Adds the page of the bank's payments."""
+    pages = BankPages(bank, draws)
+    routes.add("/bank/pages/*", GET=pages.show, POST=pages.click)
+
+
+def add_qr_route(routes: Routes, upi: Provider[Any]) -> None:
+    """Adds the picture of the QR code that a UPI payment of the flow `qr` has."""
+
+    async def picture(_: web.BaseRequest, reference: str) -> web.Response:
+        charge = upi.charge(check_reference(reference))
+        if charge is None or not charge.qrPayload:
+            raise Refused(404, "not_found", f"no UPI payment with reference {reference!r} has a QR code")
+        svg = await asyncio.to_thread(qr_svg, charge.qrPayload)
+        return web.Response(body=svg, content_type="image/svg+xml", headers={DELAY_HEADER: "0", "Cache-Control": "no-store"})
+
+    routes.add("/upi/payments/*/qr.svg", GET=picture)
 
 
 class BankPages:
     """The handlers of the page."""
 
-    def __init__(self, bank: Provider[Any]) -> None:
+    def __init__(self, bank: Provider[Any], draws: Draws) -> None:
         self._bank = bank
+        self._draws = draws
+        self._steps: dict[str, Step] = {}  # by providerID; at most STEPS_MAX, a payment that is not in it is at the login
+        bank.intake.world.remember(self, "_steps")
 
     async def show(self, _: web.BaseRequest, provider_id: str) -> web.Response:
-        """The form while the payment is pending, the result afterwards."""
+        """The form of the step while the payment is pending, the result afterwards."""
         charge, waiting = self._find(provider_id)
-        body = form(charge, waiting) if charge.status == "pending" else result(charge, waiting)
-        return _html(body)
+        if charge.status != "pending":
+            return _html(templates.result(charge, waiting), waiting)
+        return _html(_PAGES[self._steps.get(provider_id, "login")](charge, waiting), waiting)
 
     async def click(self, request: web.BaseRequest, provider_id: str) -> web.StreamResponse:
-        """Decides, then leads back to the merchant. A payment that is decided already keeps its decision."""
+        """Takes one step. A payment that is decided already keeps its decision."""
         charge, waiting = self._find(provider_id)
-        fields = _fields(await read(request))
-        action = fields.get("action")
-        if action not in ("pay", "cancel"):
-            raise Refused(400, "invalid_request", "action: must be pay or cancel")
-        code = clicked("pay" if action == "pay" else "cancel", otp=fields.get("otp", "").strip(), bank_code=waiting.bank_code)
-        self._bank.decide(charge.reference, code)
-        if waiting.return_url is not None:
-            return web.Response(status=303, headers=_HEADERS | {"Location": waiting.return_url})
-        return _html(result(*self._find(provider_id)))
+        fields = form_fields(await read(request))
+        action = fields.get("action", "")
+        if action not in ACTIONS:
+            raise Refused(400, "invalid_request", f"action: must be one of {', '.join(ACTIONS)}")
+        if charge.status != "pending":
+            return _see(here(request), waiting)
+        following = NEXT.get((self._steps.get(provider_id, "login"), action))
+        if following == "decided":
+            return await self._decide(request, charge, waiting, fields)
+        if following == "confirm" and not _known(fields):
+            error = "That user name and password do not match. Nothing has been paid."
+            return _html(templates.login(charge, waiting, error=error), waiting)
+        if following is not None:
+            self._at(provider_id, following)
+        return _see(here(request), waiting)  # see other: to load the page again sends no form again
+
+    async def _decide(
+        self, request: web.BaseRequest, charge: Charge, waiting: Waiting, fields: dict[str, str]
+    ) -> web.StreamResponse:
+        self._steps.pop(charge.providerID, None)
+        action: Literal["pay", "cancel"] = "cancel" if fields["action"] == "cancel" else "pay"
+        code = clicked(action, otp=fields.get("otp", "").strip(), bank_code=waiting.bank_code)
+        if waiting.return_url is None:
+            self._bank.decide(charge.reference, code)
+            return _see(here(request), waiting)
+        if returns_first(self._draws, charge.reference):
+            self._bank.decide(charge.reference, code, announce_in_ms=HEAD_START_MS)
+        else:
+            self._bank.decide(charge.reference, code)
+            await asyncio.sleep(HEAD_START_MS / 1000)
+        return _see(waiting.return_url, waiting)
+
+    def _at(self, provider_id: str, step: Step) -> None:
+        if len(self._steps) >= STEPS_MAX and provider_id not in self._steps:
+            del self._steps[next(iter(self._steps))]
+        self._steps[provider_id] = step
 
     def _find(self, provider_id: str) -> tuple[Charge, Waiting]:
         found = self._bank.find(provider_id)
@@ -75,55 +130,58 @@ class BankPages:
         return found
 
 
-def form(charge: Charge, waiting: Waiting) -> str:
-    """The page on which the customer decides."""
-    return _page(
-        "Confirm your payment",
-        f"""{_summary(charge, waiting)}
-<form method="post">
-<label for="otp">One-time password</label>
-<input id="otp" name="otp" inputmode="numeric" autocomplete="one-time-code" maxlength="{OTP_LENGTH_MAX}" autofocus>
-<small>This bank is simulated: {OTP_THAT_PASSES} passes, anything else fails.</small>
-<button class="pay" name="action" value="pay">Pay {escape(money(charge))}</button>
-<button name="action" value="cancel">Cancel</button>
-</form>""",
-    )
+def returns_first(draws: Draws, reference: str) -> bool:
+    """Whether the browser is back at the merchant before the callback is sent: a draw of the payment, half and half."""
+    return fraction(draws.draw("bank", "return", reference, 1).outcome) < 0.5
 
 
-def result(charge: Charge, waiting: Waiting) -> str:
-    """The page after the decision."""
-    reason = f"<p>Reason: {escape(charge.responseCode)}</p>" if charge.status == "declined" and charge.responseCode else ""
-    back = f'<p><a href="{escape(waiting.return_url)}">Return to the merchant</a></p>' if waiting.return_url else ""
-    return _page(_OUTCOMES[charge.status], _summary(charge, waiting) + reason + back)
+def content_security_policy(return_url: str | None) -> str:
+    """Nothing from outside. Forms may lead to this page and, because browsers follow the redirect with it, to the merchant."""
+    origin = origin_of(return_url) if return_url else ""
+    return f"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'{origin}"
 
 
-def money(charge: Charge) -> str:
-    """`INR 1,000.00`: an amount as people write it."""
-    exponent = CURRENCY_EXPONENTS.get(charge.currency, 2)
-    whole, minor = divmod(charge.amount, 10**exponent)
-    return f"{charge.currency} {whole:,}" + (f".{minor:0{exponent}d}" if exponent else "")
+def origin_of(url: str) -> str:
+    """The origin with a blank before it; empty where it could say more than an origin in a policy."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port is not None else ""
+    except ValueError:  # no valid port or IPv6 address
+        return ""
+    host = parts.netloc.rpartition("@")[2].removesuffix(port)
+    return f" {parts.scheme}://{host}{port}" if _PLAIN_HOST.fullmatch(host) else ""
 
 
-def _summary(charge: Charge, waiting: Waiting) -> str:
-    rows = {"Bank": waiting.bank_code, "Merchant": waiting.merchant_id, "Reference": charge.reference, "Amount": money(charge)}
-    return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows.items()) + "</dl>"
+def _known(fields: dict[str, str]) -> bool:
+    return bool(fields.get("user", "").strip()) and fields.get("password") == templates.PASSWORD_THAT_PASSES
 
 
-def _page(title: str, content: str) -> str:
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{escape(title)}</title><style>{_STYLE}</style></head>
-<body><main><h1>{escape(title)}</h1>
-{content}
-</main></body></html>
-"""
+def here(request: web.BaseRequest) -> str:
+    """The path that the caller asked for, with its tenant."""
+    tenant = _TENANT.search(request.host)  # put there by tenants.py; whatever else a caller writes there leads nowhere
+    return f"{tenant[0] if tenant else ''}{request.rel_url.raw_path}"
 
 
-def _html(body: str) -> web.Response:
-    return web.Response(text=body, content_type="text/html", headers=_HEADERS)
+def _see(where: str, waiting: Waiting) -> web.Response:
+    return web.Response(status=303, headers=_headers(waiting) | {"Location": where})
 
 
-def _fields(body: bytes) -> dict[str, str]:
+def _html(body: str, waiting: Waiting) -> web.Response:
+    return web.Response(text=body, content_type="text/html", headers=_headers(waiting))
+
+
+def _headers(waiting: Waiting) -> dict[str, str]:
+    return {
+        DELAY_HEADER: "0",
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": content_security_policy(waiting.return_url),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
+
+
+def form_fields(body: bytes) -> dict[str, str]:
+    """The first value of each field of a posted form. Raises Refused (400)."""
     try:
         fields = parse_qs(body.decode(), max_num_fields=FORM_FIELDS_MAX, keep_blank_values=True)
     except ValueError as error:

@@ -4,35 +4,40 @@ A table lookup instead of `web.Application`: it costs a tenth of a request less 
 method is refused in JSON like everything else.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 from aiohttp import web
 
+from simulators.origin import Handler, guarded
 from simulators.wire import Refused
 
-Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
-
 VARIABLE = "*"
-VARIABLE_INDEX = 3  # of a path split at "/": the variable part of our paths is always the third
+# Of a path split at "/": the variable part of our paths is the third, or else the fourth, or both are.
+VARIABLE_INDICES = ((3,), (4,), (3, 4))
 
 
 class Routes:
-    """Handlers by path and method. A path may have `*` as its third part; the handler gets what stands there, otherwise ""."""
+    """Handlers by path and method. A path may have `*` as its third or fourth part, or as both; the handler gets what stands there
+    (both with a slash between), otherwise ""."""
 
     def __init__(self) -> None:
         self._by_path: dict[str, dict[str, Handler]] = {}
 
     def add(self, path: str, **handlers: Handler) -> None:
-        """Serves `path` with one handler per method."""
+        """Serves `path` with one handler per method. What changes something below /admin is kept from other sites' pages."""
+        if path.startswith("/admin/"):
+            handlers = {method: handler if method == "GET" else guarded(handler) for method, handler in handlers.items()}
         self._by_path[path] = handlers
 
     def __call__(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         """The answer to a request. Raises Refused (404, 405)."""
         path, variable = request.raw_path, ""
         handlers = self._by_path.get(path)
-        if handlers is None:
-            path, variable = _generalized(request.path)
+        for indices in VARIABLE_INDICES if handlers is None else ():
+            path, variable = _generalized(request.path, indices)
             handlers = self._by_path.get(path)
+            if handlers is not None:
+                break
         if handlers is None:
             raise Refused(404, "unknown_path", f"nothing is served at {request.path}; see docs/providers.md")
         handler = handlers.get(request.method)
@@ -42,9 +47,11 @@ class Routes:
         return handler(request, variable)
 
 
-def _generalized(path: str) -> tuple[str, str]:
+def _generalized(path: str, indices: tuple[int, ...]) -> tuple[str, str]:
     parts = path.split("/")
-    if len(parts) <= VARIABLE_INDEX:
+    if len(parts) <= indices[-1]:
         return path, ""
-    variable, parts[VARIABLE_INDEX] = parts[VARIABLE_INDEX], VARIABLE
+    variable = "/".join([parts[index] for index in indices])
+    for index in indices:
+        parts[index] = VARIABLE
     return "/".join(parts), variable

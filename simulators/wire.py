@@ -15,6 +15,7 @@ T = TypeVar("T")
 BODY_BYTES_MAX = 256 * 1024  # a charge has 500 bytes, a webhook 1 kB
 DELAY_HEADER = "X-Paydrome-Delay-Ms"
 FAULT_HEADER = "X-Paydrome-Fault"
+FAULT_ID_HEADER = "X-Paydrome-Fault-Id"
 JSON = {"Content-Type": "application/json", DELAY_HEADER: "0"}
 _REFERENCE = re.compile(REFERENCE)
 
@@ -39,6 +40,9 @@ async def read(request: web.BaseRequest) -> bytes:
     if content.is_eof() and content.total_bytes <= BODY_BYTES_MAX:
         return content.read_nowait()  # all of it came with the head, as it nearly always does: no need to wait for it
     try:
+        if request.headers.get("Expect", "").lower() == "100-continue":  # curl waits a second for it, others for ever
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # the answer itself has not begun
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise Refused(413, "too_large", f"the body is larger than {BODY_BYTES_MAX} bytes") from None
@@ -52,7 +56,7 @@ async def decode(request: web.BaseRequest, decoder: msgspec.json.Decoder[T]) -> 
     except msgspec.ValidationError as error:
         field, reason = locate(error)
         raise Refused(400, "invalid_request", f"{field}: {reason}" if field else reason) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(400, "invalid_request", f"the body is not valid JSON: {error}") from None
 
 

@@ -3,17 +3,20 @@
 Each dialect is one module with a `DIALECT`, all pure; `app.py` registers them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Generic, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from simulators.behaviour import Draw, Mix
-from simulators.charges import Charge
+from simulators.capacity import Station
+from simulators.charges import AMOUNT_MAX, Charge
+from simulators.faults import Faults
+from simulators.inquiries import InquiryLimit
 from simulators.latency import LatencyTable
+from simulators.magic import CardStory
 
-AMOUNT_MAX = 10**15  # far beyond any payment, far below where a sum of them could leave 64 bits
 EXPIRES_MS_MAX = 24 * 3_600_000
 
 # `\Z`, not `$`: `$` would let a trailing line break through.
@@ -41,16 +44,34 @@ class Create(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if self.orderID is not None and not self.orderID.isprintable():
             raise ValueError("orderID: contains a control character")
 
+    def instrument(self) -> tuple[str | None, str | None]:
+        """The card number and the VPA that it carries, for faults that ask."""
+        return None, None
+
 
 C = TypeVar("C", bound=Create)
 
 
 class Conduct(NamedTuple):
-    """How a provider and its customers behave, ready to draw from."""
+    """How a provider and its customers behave for a stretch of time, ready to draw from. What is per operation is by its name."""
 
     mix: Mix
     customer_delay: LatencyTable | None = None
     customer_acts: bool = False
+    authentication: Mix | None = None  # 3-D Secure, of the card acquirer
+    payouts: Mix | None = None  # of the bank
+    latencies: Mapping[str, LatencyTable] = {}  # each operation that is called has one
+    stations: Mapping[str, Station] = {}  # none: the operation has no bound
+    faults: Faults = Faults("", ())
+
+
+class Terms(NamedTuple):
+    """How long things take that happen after the charge. `refund_delay` is `None` where a refund completes at once."""
+
+    refund_delay: LatencyTable | None = None
+    authorization_lifetime_ms: int = 7 * 24 * 3_600_000
+    dispute_delay_ms: int = 2_000
+    inquiry_limit: InquiryLimit | None = None
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
@@ -65,6 +86,13 @@ class Waiting(msgspec.Struct, frozen=True, gc=False):
     return_url: str | None = None
 
 
+class Later(msgspec.Struct, frozen=True, gc=False):
+    """What will become of a charge by a test card that forces its approval."""
+
+    story: CardStory
+    dispute_url: str | None  # where to tell of a dispute
+
+
 class Opening(msgspec.Struct, frozen=True, gc=False):
     """A new charge. `moved` is the money that it moves at once."""
 
@@ -72,6 +100,7 @@ class Opening(msgspec.Struct, frozen=True, gc=False):
     moved: int = 0
     waiting: Waiting | None = None
     answer_lost: bool = False
+    later: Later | None = None
 
 
 class Dialect(NamedTuple, Generic[C]):

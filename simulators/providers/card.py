@@ -1,21 +1,34 @@
-"""The card acquirer: answers at once, approved or declined with an ISO 8583 field 39 code.
+"""The card acquirer: answers at once, approved (or authorized, for a capture that comes later) or declined with an ISO 8583
+field 39 code.
 
-It speaks no 3-D Secure: test cards that want it are declined with 1A (additional authentication required). Test cards
-with a fixed fate are in `magic.py`; an invalid number is declined with 14, a card of the past with 54, and all others
-follow the mix.
+A charge may show that its customer was authenticated by 3-D Secure (`threeds.py`); test cards that want it are declined with 1A
+(additional authentication required) without. Test cards with a fixed fate are in `magic.py`; an invalid number is declined with
+14, a card of the past with 54, and all others follow the mix.
 """
 
 import time
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta
 
 from simulators.behaviour import Draw
 from simulators.charges import Charge
-from simulators.magic import APPROVED, CARD_CODES, ORDINARY_CARDS
-from simulators.providers import Conduct, Create, Dialect, Opening, Text, authorization_code, provider_id, rrn
+from simulators.magic import APPROVED, CARD_CODES, CARD_STORIES, ORDINARY_CARDS
+from simulators.providers import (
+    Conduct,
+    Create,
+    Dialect,
+    Later,
+    Opening,
+    Text,
+    Url,
+    authorization_code,
+    provider_id,
+    rrn,
+)
+from simulators.threeds import Proof, response_code
 
 INVALID_CARD = "14"
 EXPIRED_CARD = "54"
@@ -43,20 +56,46 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         return "Card(...)"  # card data must not reach a log by way of a repr
 
 
+class ThreeDS(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """The authentication of a charge: by its id, or by what a 3DS server of the caller's own got for it."""
+
+    threeDSServerTransID: Text | None = None
+    eci: Text | None = None
+    authenticationValue: Text | None = None
+    dsTransID: Text | None = None
+
+    def __post_init__(self) -> None:
+        values = (self.eci, self.authenticationValue, self.dsTransID)
+        given = sum(value is not None for value in values)
+        if given != (0 if self.threeDSServerTransID is not None else len(values)):
+            raise ValueError("needs either threeDSServerTransID, or eci, authenticationValue and dsTransID")
+
+
 class CreateCharge(Create, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """`POST /card/charges`."""
 
     card: Card
+    capture: Literal["automatic", "manual"] = "automatic"
+    disputeURL: Url | None = None
+    threeDS: ThreeDS | None = None
+
+    def instrument(self) -> tuple[str | None, str | None]:
+        return self.card.number, None
 
 
-def open_charge(request: CreateCharge, conduct: Conduct, draw: Draw, now_ms: int, _host: str) -> Opening:
-    """Authorizes and captures in one step."""
-    code = forced_code(request.card, now_ms) or conduct.mix.pick(draw.outcome)
-    approved = code == APPROVED
+def open_charge(
+    request: CreateCharge, conduct: Conduct, draw: Draw, now_ms: int, _host: str, proof: Proof | None = None
+) -> Opening:
+    """Authorizes, and captures in the same step unless the capture is manual. `proof` is what its `threeDS` turned out to be worth."""
+    code = forced_code(request.card, now_ms)
+    if proof is not None:
+        code = response_code(request.card.number, code, proof)
+    code = code or conduct.mix.pick(draw.outcome)
+    approved, manual = code == APPROVED, request.capture == "manual"
     charge = Charge(
         request.reference,
         provider_id("card", draw),
-        "approved" if approved else "declined",
+        ("authorized" if manual else "approved") if approved else "declined",
         code,
         request.amount,
         request.currency,
@@ -64,17 +103,22 @@ def open_charge(request: CreateCharge, conduct: Conduct, draw: Draw, now_ms: int
         now_ms,
         rrn(draw) if approved else UNSET,
         authorization_code(draw) if approved else UNSET,
+        authorizedAmount=request.amount if approved and manual else UNSET,
+        capturedAmount=0 if approved and manual else UNSET,
+        eci=proof.eci if proof is not None else UNSET,
     )
-    return Opening(charge, request.amount if approved else 0)
+    story = CARD_STORIES.get(request.card.number) if approved else None
+    later = Later(story, request.disputeURL) if story else None
+    return Opening(charge, request.amount if approved and not manual else 0, later=later)
 
 
 def forced_code(card: Card, now_ms: int) -> str | None:
-    """The code that the card itself forces, `None` where the mix decides."""
+    """The code that the card itself forces without 3-D Secure, `None` where the mix decides."""
     if card.number not in ORDINARY_CARDS and not luhn_valid(card.number):
         return INVALID_CARD
     if _expired(card.expiryYear, card.expiryMonth, now_ms // DAY_MS):
         return EXPIRED_CARD
-    return CARD_CODES.get(card.number)
+    return APPROVED if card.number in CARD_STORIES else CARD_CODES.get(card.number)
 
 
 def luhn_valid(number: str) -> bool:

@@ -118,6 +118,15 @@ def test_lost_answers_loses_them_in_the_middle_third_at_all_three_providers() ->
         ),
         ('"20s", until = "100s"', '"100s"', "simulators.card.faults[0].from", "100s is not before the end of the run"),
         ('until = "100s"', 'until = "20s"', "simulators.card.faults[0]", "until (20s) must come after from (20s)"),
+        *(
+            (
+                'description = "mine"',
+                f'description = "mine"\nsimulators.phases = [{{ name = "o", from = "{start}", until = "{end}" }}]',
+                "simulators.phases[0].until" if start == "1s" else "simulators.phases[0].from",
+                "the end of the run, which is 100s",
+            )
+            for start, end in (("1s", "101s"), ("100s", "101s"))
+        ),
         ('description = "mine"', 'description = "mine"\nseed = -1', "seed", ">= 0"),
         ("[traffic]", "[traffic", "", "not valid TOML"),
         ('"600/min"', '"٦٠٠/min"', "traffic.rate", "is not a rate"),

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from simulators.app import serving
+from simulators.clock import Clock
 from simulators.config import Config, convert
 
 SECRETS = {name: "whsec_" + base64.b64encode(f"{name:*<32}".encode()).decode() for name in ("upi", "bank", "merchant")}
@@ -85,9 +86,9 @@ async def start() -> AsyncIterator[Start]:
     """`await start(**sections_of_the_config)` serves the simulators until the end of the test."""
     async with AsyncExitStack() as stack:
 
-        async def serve(*, hold_s: float = 60, limit: int = 100, **sections: Any) -> Client:
+        async def serve(*, hold_s: float = 60, limit: int = 100, clock: Clock | None = None, **sections: Any) -> Client:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            await stack.enter_async_context(serving(make_config(**sections), listener, hold_s=hold_s))
+            await stack.enter_async_context(serving(make_config(**sections), listener, clock=clock, hold_s=hold_s))
             session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=limit))
             await stack.enter_async_context(session)
             return Client(session, f"http://127.0.0.1:{listener.getsockname()[1]}")

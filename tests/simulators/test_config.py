@@ -8,6 +8,8 @@ from simulators.config import ConfigError, encode, load, secret_key
 from simulators.durations import Duration
 from simulators.latency import Constant
 
+LATENCY = {"kind": "constant", "value": "1ms"}
+
 
 def document(configure, **sections: Any) -> dict[str, Any]:
     return json.loads(encode(configure())) | sections
@@ -32,6 +34,38 @@ def test_what_is_encoded_loads_as_the_same_configuration(tmp_path, configure):
     assert load(file) == config
 
 
+def test_all_that_can_be_said_about_a_provider_survives_a_file(tmp_path, configure):
+    fault = {"kind": "rate_limited", "probability": 0.1, "first": 2, "merchant": "m", "retry_after": "2s", "name": "busy"}
+    said = {
+        "latencies": {"status": LATENCY},
+        "capacity": {"create": {"servers": 3, "queue_max": 9}},
+        "refund_delay": LATENCY,
+        "faults": [
+            fault | {"amount": 5},
+            fault | {"amount": {"min": 1, "max": 9}, "name": "busier"},
+            {"kind": "http_500", "acts": True},
+        ],
+    }
+    phase = {"name": "outage", "from": "1s", "until": "2s", "card": {"faults": [], "latency": LATENCY}, "upi": {"capacity": {}}}
+    config = configure(
+        card=said | {"authorization_lifetime": "30d", "dispute_delay": "1h"},
+        upi=said | {"inquiries_per_min": 30},
+        bank=said,
+        phases=[phase],
+    )
+    file = tmp_path / "simulators.json"
+    file.write_bytes(encode(config))
+    assert load(file) == config
+    assert (config.phases[0].card.faults, config.phases[0].bank.faults, config.phases[0].upi.capacity) == ((), None, {})
+
+
+def test_what_is_not_said_changes_nothing(configure):
+    config = configure()
+    assert (config.phases, config.card.latencies, config.card.capacity, config.card.refund_delay) == ((), {}, {}, None)
+    assert (config.card.authorization_lifetime.s, config.card.dispute_delay.s) == (7 * 86_400, 2)
+    assert config.upi.inquiries_per_min == 60
+
+
 def test_toml_is_read_by_its_suffix(tmp_path, configure):
     file = tmp_path / "simulators.toml"
     secrets = json.loads(encode(configure()))["secrets"]
@@ -51,28 +85,34 @@ def test_secrets_alone_give_the_documented_defaults(tmp_path, configure):
     assert (config.upi.customer.delay.p50, config.bank.customer.delay.p99) == ("1.5s", "6s")
 
 
-@pytest.mark.parametrize(("text", "ms"), [("50ms", 50), ("1.5s", 1500), ("2min", 120_000), ("0ms", 0)])
+@pytest.mark.parametrize(
+    ("text", "ms"), [("50ms", 50), ("1.5s", 1500), ("2min", 120_000), ("5h", 18_000_000), ("7d", 604_800_000), ("0ms", 0)]
+)
 def test_durations_have_a_unit(text, ms):
     assert (Duration(text).ms, Duration(text).s, Duration(text)) == (ms, ms / 1000, text)
 
 
-@pytest.mark.parametrize("text", ["", "5", "ms", "-5ms", "5 ms", "5h", "1e3ms", ".5s", "5ms\n", "\u0665ms", "9999999min"])
+@pytest.mark.parametrize("text", ["", "5", "ms", "-5ms", "5 ms", "5w", "1e3ms", ".5s", "5ms\n", "\u0665ms", "367d"])
 def test_other_texts_are_no_durations(text):
-    with pytest.raises(ValueError, match=r"duration|longer than a day"):
+    with pytest.raises(ValueError, match=r"duration|longer than a year"):
         Duration(text)
 
 
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [
-        ({"sed": 1}, "Object contains unknown field `sed`"),
+        ({"sed": 1}, "Object contains unknown field `sed`; did you mean 'seed'?"),
         ({"seed": -1}, "seed: Expected `int` >= 0"),
-        ({"card": {"latncy": 1}}, "card: Object contains unknown field `latncy`"),
+        ({"card": {"latncy": 1}}, "card: Object contains unknown field `latncy`; did you mean 'latency'?"),
         (
             {"card": {"latency": {"kind": "constant", "value": 5}}},
             'card.latency.value: a duration is text with a unit, such as "250ms"',
         ),
-        ({"card": {"latency": {"kind": "gamma"}}}, "card.latency.kind: Invalid value 'gamma'"),
+        (
+            {"card": {"latency": {"kind": "gama"}}},
+            "card.latency.kind: Invalid value 'gama'; use constant or uniform or normal or lognormal or gamma or pareto or "
+            "empirical or mixture",
+        ),
         (
             {"card": {"latency": {"kind": "uniform", "low": "9ms", "high": "1ms"}}},
             "card.latency: low (9ms) is above high (1ms)",
@@ -83,7 +123,49 @@ def test_other_texts_are_no_durations(text):
         ({"card": {"outcomes": {"00": 0.5, "05": 0.6}}}, "card: outcomes must add up to 1, not 1.1"),
         ({"card": {"outcomes": {}}}, "card: outcomes must add up to 1, not 0"),
         ({"card": {"outcomes": {"00": 1.5, "05": -0.5}}}, "card.outcomes[...]: Expected `float` <= 1.0"),
-        ({"upi": {"faults": [{"kind": "slow", "probability": 1}]}}, "upi.faults[0].kind: Invalid enum value 'slow'"),
+        (
+            {"upi": {"faults": [{"kind": "respons_lost"}]}},
+            "upi.faults[0].kind: Invalid enum value 'respons_lost'; did you mean 'response_lost'?",
+        ),
+        ({"upi": {"faults": [{"kind": "late"}]}}, 'upi.faults[0]: late needs delay, such as delay = "3s"'),
+        (
+            {"bank": {"faults": [{"kind": "late", "delay": "1s", "operation": "capture"}]}},
+            "bank: faults[0]: this provider has no capture; it has create, reverse, refund, refund_status, status, callback, payout",
+        ),
+        ({"upi": {"faults": [{"kind": "garbage", "bin": "4"}]}}, "upi: faults[0]: bin: no call of this provider carries one"),
+        (
+            {"card": {"faults": [{"kind": "garbage", "vpa": "a@upi"}]}},
+            "card: faults[0]: vpa: no call of this provider carries one",
+        ),
+        (
+            {"card": {"faults": [{"kind": "garbage", "name": "x"}, {"kind": "late", "delay": "1s", "name": "x"}]}},
+            "card: faults[1]: another fault of create is called 'x'",
+        ),
+        ({"card": {"latencies": {"statuss": LATENCY}}}, "card.latencies: Invalid enum value 'statuss' as a key"),
+        ({"card": {"latencies": {"callback": LATENCY}}}, "card.latencies: Invalid enum value 'callback' as a key"),
+        (
+            {"card": {"latencies": {"status": {"kind": "constant"}}}},
+            "card.latencies[...]: Object missing required field `value`",
+        ),
+        (
+            {"bank": {"latencies": {"increment": LATENCY}}},
+            "bank: latencies: this provider has no increment; it has create, reverse, refund, refund_status, status, callback, payout",
+        ),
+        (
+            {"card": {"capacity": {"mandate": {"servers": 1, "queue_max": 1}}}},
+            "card: capacity: this provider has no mandate; it has create, increment, capture, reverse, refund, refund_status, status, "
+            "dispute, authenticate, callback",
+        ),
+        (
+            {"card": {"capacity": {"create": {"servers": 0, "queue_max": 1}}}},
+            "card.capacity[...].servers: Expected `int` >= 1",
+        ),
+        ({"upi": {"inquiries_per_min": 0}}, "upi.inquiries_per_min: Expected `int` >= 1"),
+        (
+            {"card": {"authorization_lifetime": "7"}},
+            'card.authorization_lifetime: \'7\' is not a duration; write a number with a unit, such as "250ms", "1.5s", "2min" or "7d"',
+        ),
+        ({"phases": [{"name": "a", "from": "2s", "until": "1s"}]}, "phases[0]: until (1s) must come after from (2s)"),
         (
             {"upi": {"faults": [{"kind": "unavailable", "probability": 1.1}]}},
             "upi.faults[0].probability: Expected `float` <= 1.0",

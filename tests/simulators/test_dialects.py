@@ -151,7 +151,18 @@ def test_a_upi_customer_who_does_not_act_decides_nothing():
 
 
 def test_the_documented_vpas_are_all_there():
-    names = ["success", "failure", "declined", "expired", "insufficientfunds", "timeout", "invalidpin", "invalid", "pending"]
+    names = [
+        "success",
+        "failure",
+        "declined",
+        "expired",
+        "insufficientfunds",
+        "timeout",
+        "invalidpin",
+        "invalid",
+        "pending",
+        "deemed",
+    ]
     assert set(VPAS) == {f"{name}@upi" for name in names} | {"success@razorpay", "failure@razorpay"}
 
 
@@ -167,6 +178,7 @@ def test_the_documented_vpas_are_all_there():
         ("expired@upi", "U69", "00"),
         ("insufficientfunds@upi", "Z9", "00"),
         ("invalidpin@upi", "ZM", "00"),
+        ("deemed@upi", "RB", "00"),
     ],
 )
 @pytest.mark.parametrize("flow", ["collect", "intent", "qr"])

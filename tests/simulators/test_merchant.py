@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
+from simulators.clock import Clock
+
 KEY = f"{'merchant':*<32}".encode()
 BODY = b'{"event":"payment.completed","data":{"paymentID":"pay_1"},"id":"evt_1","sequence":1}'
 
@@ -81,6 +83,13 @@ async def test_a_name_or_id_that_is_not_printable_ascii_is_refused_and_not_journ
     assert await client.journal() == []
 
 
+@pytest.mark.parametrize("name", ["", "m" * 65])
+async def test_a_receiver_has_a_name_of_1_to_64_characters(start, name):
+    client = await start()
+    assert await deliver(client, name=name) == 400
+    assert await client.journal() == []
+
+
 async def test_an_old_timestamp_is_refused(start):
     client = await start()
     assert [await deliver(client, age_s=290), await deliver(client, age_s=310)] == [200, 401]
@@ -111,3 +120,10 @@ async def test_the_merchants_latency_is_waited_for_and_journalled(start):
     client = await start(merchant={"latency": {"kind": "constant", "value": "20ms"}})
     assert await deliver(client) == 200
     assert [entry["delayMs"] for entry in await client.journal()] == [20]
+
+
+async def test_a_webhook_is_as_old_as_its_sender_says_wherever_the_clock_was_moved(start):
+    clock = Clock()
+    client = await start(clock=clock)
+    clock.advance(3_600_000)
+    assert [await deliver(client), await deliver(client, webhook_id="evt_2", age_s=3_600)] == [200, 401]

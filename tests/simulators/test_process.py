@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,10 +15,12 @@ from urllib.request import urlopen
 
 import pytest
 
+from simulators import sandbox
 from simulators.config import encode
 
 PROGRAM = [sys.executable, "-m", "simulators"]
 PATIENCE_S = 20
+NOTHING_CHARGED = {"stopped": "simulators", "digest": "0" * 32, "charges": 0, "undecided": 0}
 
 
 @pytest.fixture
@@ -52,7 +55,8 @@ def test_it_says_when_it_is_ready_and_stops_on_a_signal_with_exit_code_0(config_
         assert healthy(ready["url"])
         process.send_signal(number)
         assert process.wait(PATIENCE_S) == 0
-        assert (process.stdout.read(), process.stderr.read()) == ("", "")
+        assert process.stdout.read() == ""
+        assert json.loads(process.stderr.read()) == NOTHING_CHARGED
 
 
 def test_it_serves_on_an_inherited_socket_and_stops_when_its_parent_is_gone(config_file):
@@ -63,7 +67,7 @@ def test_it_serves_on_an_inherited_socket_and_stops_when_its_parent_is_gone(conf
             assert healthy(ready["url"])
             process.stdin.close()
             assert process.wait(PATIENCE_S) == 0
-            assert process.stderr.read() == ""
+            assert json.loads(process.stderr.read()) == NOTHING_CHARGED
 
 
 def test_a_caller_in_the_middle_of_a_lost_answer_does_not_delay_the_end(tmp_path, configure):
@@ -77,7 +81,7 @@ def test_a_caller_in_the_middle_of_a_lost_answer_does_not_delay_the_end(tmp_path
                 os.sched_yield()
             process.terminate()
             assert process.wait(PATIENCE_S) == 0
-        assert process.stderr.read() == ""
+        assert json.loads(process.stderr.read()) == NOTHING_CHARGED
 
 
 def failed(*arguments: Any, **options: Any) -> tuple[int, str]:
@@ -91,7 +95,10 @@ def failed(*arguments: Any, **options: Any) -> tuple[int, str]:
 def test_a_faulty_configuration_is_one_clear_line(tmp_path):
     file = tmp_path / "simulators.json"
     file.write_text('{"secrts": {}}')
-    assert failed("--config", file) == (1, f"simulators: {file}: Object contains unknown field `secrts`\n")
+    assert failed("--config", file) == (
+        1,
+        f"simulators: {file}: Object contains unknown field `secrts`; did you mean 'secrets'?\n",
+    )
 
 
 def test_a_port_that_is_taken_is_one_clear_line(config_file):
@@ -103,7 +110,7 @@ def test_a_port_that_is_taken_is_one_clear_line(config_file):
 
 
 def test_a_wrong_command_line_is_explained(config_file):
-    assert failed()[0] == 2
+    assert failed("--config")[0] == 2
     assert failed("--config", config_file, "--port", "x")[0] == 2
     assert failed("--config", config_file, "--fd", "99") == (
         1,
@@ -150,6 +157,41 @@ def test_a_deeply_nested_configuration_is_one_clear_line(tmp_path, name, content
     code, message = failed("--config", file)
     assert (code, message.count("\n")) == (1, 1)
     assert message.startswith(f"simulators: {file}: not valid ")
+
+
+def test_without_a_configuration_it_is_a_sandbox():
+    with running() as (process, ready):
+        with urlopen(f"{ready['url']}/admin/config", timeout=PATIENCE_S) as answer:
+            assert json.load(answer)["card"]["outcomes"] == {"00": 1}
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_person_at_a_terminal_reads_what_to_do_first():
+    terminal, theirs = os.openpty()
+    with (
+        os.fdopen(terminal, encoding="utf-8") as lines,
+        subprocess.Popen(
+            [sys.executable, "-m", "loadtests", "simulators", "--port", "0"], stdout=theirs, stderr=theirs
+        ) as process,
+    ):
+        os.close(theirs)
+        try:
+            text = "".join(iter(lines.readline, "Ctrl-C stops.\n"))
+            url = re.search(r"http://127.0.0.1:[0-9]+", text)[0]
+            command = next(line for line in text.splitlines() if line.startswith("  curl"))
+            paid = subprocess.run(command, shell=True, capture_output=True, timeout=PATIENCE_S, check=True)
+            assert json.loads(paid.stdout)["status"] == "approved"
+            assert f"paydrome admin --url {url} fault start" in text
+        finally:
+            process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize("secret", sandbox.SECRETS.values())
+def test_help_shows_the_secrets_of_the_sandbox(secret):
+    done = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+    assert secret in done.stdout
 
 
 def test_help_shows_an_example():
