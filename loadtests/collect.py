@@ -133,6 +133,23 @@ async def save_journal(stack: Stack, to: Path) -> None:
                 file.write(chunk)
 
 
+class Fates(Struct, frozen=True):
+    """What became of the providers' charges, in one number: equal for equal references that met equal fates."""
+
+    digest: str
+    charges: int
+    undecided: int
+
+
+async def fates(stack: Stack) -> Fates:
+    """The simulators' fate digest."""
+    async with (
+        _session(total_s=None) as session,
+        session.get(f"{stack.simulators_url}/admin/digest", raise_for_status=True) as answer,
+    ):
+        return msgspec.json.decode(await answer.read(), type=Fates)
+
+
 def stack_evidence(
     stack: Stack,
     directory: Path,

@@ -55,6 +55,7 @@ class Outcome(Struct, frozen=True):
     settled: Settled | None = None
     stopped: tuple[Stopped, ...] = ()
     stack_ready_s: float | None = None
+    fates: collect.Fates | None = None
 
 
 async def run(order: Order, out: Console) -> int:
@@ -107,12 +108,13 @@ async def _against_stack(order: Order, out: Console, progression: terminal.Progr
         closed_at_ms = time.time_ns() // 1_000_000
         stopped = [await stack.stop_gateway()]  # first, so that the journal has all that it did
         await collect.save_journal(stack, order.out / "journal.ndjson")
+        fates = await collect.fates(stack)
         stopped += await stack.stop()
         await export(stack.files.db, rows)
         evidence = await asyncio.to_thread(_stack_evidence, stack, order.out, generated, closed_at_ms, stopped[0])
     payments = len(evidence.gateway.payments) if evidence.gateway else 0
     cpu = Cpu(payments, *(_per_payment(cpu_before.get(name), used, payments) for name, used in cpu_after.items()))
-    return Outcome(generated, evidence, cpu, settled, tuple(stopped), stack.ready_s)
+    return Outcome(generated, evidence, cpu, settled, tuple(stopped), stack.ready_s, fates)
 
 
 async def _against_target(order: Order, target: str, progression: terminal.Progression) -> Outcome:
@@ -189,6 +191,7 @@ async def _summarise(order: Order, outcome: Outcome, verdict: Verdict, invariant
         completion=figures.completion(evidence),
         cpu=outcome.cpu,
         settled=outcome.settled,
+        fates=outcome.fates,
         stopped=tuple(map(str, outcome.stopped)),
         stack_ready_s=outcome.stack_ready_s,
         machine=await summary.machine(),

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from loadtests.auditor import Invariant
-from loadtests.collect import Settled
+from loadtests.collect import Fates, Settled
 from loadtests.figures import Completion, Spread, Unknowns
 from loadtests.samples import GeneratorStats
 from loadtests.verdict import Verdict
@@ -59,6 +59,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     completion: Completion | None
     cpu: Cpu | None
     settled: Settled | None
+    fates: Fates | None = None
     stopped: tuple[str, ...]  # how gateway and simulators ended
     stack_ready_s: float | None
     machine: Machine

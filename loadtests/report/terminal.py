@@ -165,6 +165,8 @@ def show_figures(out: Console, report: Summary) -> None:
     if report.cpu is not None and report.cpu.gateway_us_per_payment is not None:
         gateway, outside = report.cpu.gateway_us_per_payment, report.cpu.simulators_us_per_payment
         out.print(f"CPU per payment: gateway {gateway:.0f} us, simulators {outside:.0f} us.", soft_wrap=True)
+    if report.fates is not None:
+        out.print(f"Fate digest of {report.fates.charges:,} charges: {report.fates.digest}", soft_wrap=True)
 
 
 def _spreads(report: Summary) -> dict[str, Spread]:
