@@ -17,7 +17,7 @@ import os
 import secrets
 import sys
 import time
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -46,6 +46,7 @@ POOL_MAX = 8_000  # below the 10 000 open files that Locust asks the system for
 PROGRESS_S = 0.5
 LEAD_S = 0.25  # from saying when the schedule starts to its start, so that others can set their clocks by it
 PATH = "/api/payments/process"
+ONE_PROCESS = "one process sends this load: leave out --master, --worker and --processes"
 STATUSES = frozenset(range(100, 600))  # each is an answer; what it means is for the recorder to say
 
 log = logging.getLogger("paydrome")
@@ -63,6 +64,8 @@ def add_options(parser: LocustArgumentParser) -> None:
         is_secret=True,
         help="the merchant's API key (default: the sandbox key)",
     )
+    # Refused while the command line is read: later Locust has forked, and its forks would look for a master for minutes.
+    parser._option_string_actions["--processes"].type = _one_process
     hidden = {"include_in_web_ui": False}
     parser.add_argument("--out", default=None, help="folder for samples.npz, acks.ndjson, generator.json", **hidden)
     parser.add_argument("--progress", action="store_true", help="a JSON line every 0.5 s on stdout", **hidden)
@@ -72,7 +75,7 @@ def add_options(parser: LocustArgumentParser) -> None:
 def refuse_what_cannot_work(environment: Environment, runner: Runner, **_: object) -> None:
     options = environment.parsed_options
     if not isinstance(runner, LocalRunner):
-        _refuse("one process sends this load: leave out --master, --worker and --processes")
+        _refuse(ONE_PROCESS)
     if options.headless and not environment.host:
         _refuse("say where the gateway is, such as --host http://127.0.0.1:8080")
     try:
@@ -97,6 +100,10 @@ def _chosen(options: Namespace) -> tuple[Scenario, int]:
         return chosen, arguments.seed(options.seed)
     except ValueError as error:
         raise ScenarioError("--seed", "", str(error)) from None
+
+
+def _one_process(_: str) -> NoReturn:
+    raise ArgumentTypeError(ONE_PROCESS)
 
 
 def _refuse(reason: str) -> NoReturn:

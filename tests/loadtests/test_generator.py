@@ -252,7 +252,7 @@ def test_a_gateway_that_makes_no_payment_fails_without_any_target(
     host = serve(*answers) if answers else "http://127.0.0.1:9"
     command = [sys.executable, "-m", "locust", "-f", str(generator.LOCUSTFILE), "--headless", "--host", host]
     command += ["--scenario", str(tmp_path / "short.json"), "--out", str(tmp_path / "new" / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path)
     assert done.returncode in (verdict.EXIT_TARGETS, verdict.EXIT_INVALID), done.stderr  # 97: this machine was too busy
     assert "none of 50 requests was answered with a payment" in done.stderr
     assert (tmp_path / "new" / "out" / "generator.json").exists()
@@ -274,5 +274,5 @@ def test_a_gateway_that_makes_no_payment_fails_without_any_target(
 )
 def test_the_locustfile_refuses_what_cannot_work(arguments: list[str], reason: str) -> None:
     command = [sys.executable, "-m", "locust", "-f", str(generator.LOCUSTFILE), "--headless", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, reason in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
