@@ -1,6 +1,6 @@
 """The goals of the gateway and the simulators, each against a yardstick that runs beside it in the same rounds.
 
-`make bench` measures, compares with the goals, fails below the floors.
+`make bench` measures, prints each goal as met or missed, and fails where one is missed.
 `make test` runs the same once, briefly and without judging, so that the benchmark itself stays whole.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.rig import HERE, UNIQUE, Goal, Measured, Server, in_turn, load, ratio, table
+from tests.benchmarks.rig import HERE, UNIQUE, Measured, Server, in_turn, load, ratio, table
 
 ROUNDS = 5
 SECONDS = 4.0
@@ -26,9 +26,9 @@ DELIVERED_S_MAX = 30.0  # for what is left in the outbox when the load ends
 HOP, PAYMENT_PLAIN, PAYMENT_DELIVERED = "(a) bare aiohttp hop", "(b) card payment", "(b) card payment, webhook delivered"
 ECHO, CHARGE_OF_SIMULATOR = "bare aiohttp echo", "(c) simulator's card charge"
 GOALS = {
-    PAYMENT_PLAIN: Goal(wanted=0.5, floor=0.4),
-    PAYMENT_DELIVERED: Goal(wanted=0.4, floor=0.27),
-    CHARGE_OF_SIMULATOR: Goal(wanted=0.6, floor=0.45),
+    PAYMENT_PLAIN: 0.5,
+    PAYMENT_DELIVERED: 0.4,
+    CHARGE_OF_SIMULATOR: 0.6,
 }
 
 KEY = "sk_test_merchant_123"
@@ -133,15 +133,15 @@ def with_delivery(measure: Callable[[], Measured], db: Path) -> Measured:
 
 
 def judge(title: str, found: dict[str, list[Measured]], yardstick: str, benchmark: Any, pace: Pace) -> None:
-    """Prints what was found beside the goals, and fails where a subject is below its floor."""
+    """Prints what was found beside the goals, and fails where one is missed."""
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     print(table(f"{title}  ({machine})", found, yardstick, GOALS))
     for name, rounds in found.items():
         benchmark.extra_info[name] = {"rates": [one.rate for one in rounds], "cpu_us": [one.cpu_us for one in rounds]}
     if pace.judged:
-        low = {name: ratio(found[name], found[yardstick]) for name in found.keys() & GOALS.keys()}
-        low = {name: share for name, share in low.items() if share < GOALS[name].floor}
-        assert not low, f"slower than any noise explains: {low}"
+        shares = {name: ratio(found[name], found[yardstick]) for name in found.keys() & GOALS.keys()}
+        missed = {name: share for name, share in shares.items() if share < GOALS[name]}
+        assert not missed, f"goals missed: {missed}"
 
 
 def test_card_payment_against_a_bare_hop(
