@@ -91,7 +91,8 @@ async def explained(site: Site, reference: str) -> Explanation:
 def lines(found: Explanation) -> Iterator[str]:
     """The explanation for a person."""
     money = ", ".join(f"{amount:+d} {currency}" for currency, amount in found.moved.items()) or "none"
-    yield f"{found.reference}: {len(found.entries)} entries, money moved (minor units): {money}, seed {found.seed}"
+    count = "1 entry" if len(found.entries) == 1 else f"{len(found.entries)} entries"
+    yield f"{found.reference}: {count}, money moved (minor units): {money}, seed {found.seed}"
     for told in found.entries:
         clock = datetime.fromtimestamp(told.at / 1000, UTC).isoformat(timespec="milliseconds")
         what = f"{told.provider} {told.operation}" + (f" {told.subject}" if told.subject else "")

@@ -209,7 +209,7 @@ async def test_it_reads_as_text_too(start):
     async with client.session.get(f"{client.url}/admin/explain/pay_1", **PLAIN) as answer:
         text = await answer.text()
     assert answer.content_type == "text/plain"
-    assert text.startswith("pay_1: 1 entries, money moved (minor units): +1000 INR, seed 1\n")
+    assert text.startswith("pay_1: 1 entry, money moved (minor units): +1000 INR, seed 1\n")
     assert "card create, try 1 (call)" in text
     assert "    outcome: the draw 0." in text
 
