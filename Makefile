@@ -13,9 +13,11 @@ INSTALLED := .venv/.installed
 run: $(INSTALLED)
 	@$(BIN)/paydrome run baseline
 
+# Bytecode is kept, whatever the environment says: the tests start processes by the dozen, and each would compile us anew. Three
+# workers for two cores, as a worker often waits for a process; who is done takes over tests of the others.
 test: check
 	@echo "== tests"
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n 3 --dist worksteal
 
 check: $(INSTALLED)
 	@echo "== format" && $(BIN)/ruff format --check --quiet .

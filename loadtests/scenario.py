@@ -183,8 +183,7 @@ def _convert(document: object, file: str) -> Scenario:
     try:
         scenario = msgspec.convert(document, Scenario, dec_hook=_dec_hook)
     except msgspec.ValidationError as error:
-        key, reason = config.locate(error)
-        raise ScenarioError(file, key, reason + hints.hint(Scenario, key, reason)) from None
+        raise ScenarioError(file, *config.locate(error, Scenario)) from None
     _check_whole(scenario, file)
     return scenario
 

@@ -1,7 +1,8 @@
 """The whole stack as two child processes: the gateway and the simulators, wired to each other.
 
 Both listening sockets are bound here, before anything starts: the addresses are known at once, so both services start at the
-same time, and a gateway that was killed can be started again where it was, with waiting connections kept by the kernel.
+same time, and a gateway that was killed can be started again where it was, with waiting connections kept by the kernel. A provider
+with a port of its own is called there; its socket the simulators open themselves, as they close it for `connection_refused`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from msgspec import Struct
 
 from loadtests.child import Child, ChildError, Stopped
 from simulators import config as simulators_config
-from simulators.config import Simulators
+from simulators.config import Simulators, ports_of
 
 HOST = "127.0.0.1"  # never more: the sandbox key is public
 MERCHANT_ID, MERCHANT_KEY = "merchant_123", "sk_test_merchant_123"  # the documented sandbox merchant, DOMAIN.md
@@ -38,6 +39,7 @@ class StackError(Exception):
 class Secrets(Struct, frozen=True):
     """Made for one run. They are in the two configuration files (mode 0600) and nowhere else."""
 
+    card: str
     upi: str
     bank: str
     merchant: str
@@ -149,6 +151,7 @@ class Stack:
         for port in (self._port, 0):
             self._listeners.append(_listener(port))
         gateway, outside = self._listeners
+        self._number_ports()
         self.gateway_url, self.simulators_url = _url(gateway), _url(outside)
         directory = self.files.directory
         _write_private(directory / "gateway.json", msgspec.json.encode(self._gateway_config()))
@@ -157,13 +160,23 @@ class Stack:
         self._outside = _child("simulators", directory, outside)
         self._children = [self._gateway, self._outside]
 
+    def _number_ports(self) -> None:
+        """Makes "any free port" of a provider a certain one, which the gateway can be told."""
+        for provider, port in ports_of(self._simulators).items():
+            if port == 0:
+                held = _held()
+                self._listeners.append(held)
+                own = msgspec.structs.replace(getattr(self._simulators, provider), port=held.getsockname()[1])
+                self._simulators = msgspec.structs.replace(self._simulators, **{provider: own})
+
     def _simulators_config(self) -> simulators_config.Config:
         parts = {name: getattr(self._simulators, name) for name in Simulators.__struct_fields__}
-        signing = simulators_config.Secrets(upi=self.secrets.upi, bank=self.secrets.bank, merchant=self.secrets.merchant)
+        signing = simulators_config.Secrets(**msgspec.structs.asdict(self.secrets))
         return simulators_config.Config(**parts, seed=self._seed, secrets=signing)
 
     def _gateway_config(self) -> dict[str, object]:
-        outside = self.simulators_url
+        outside, ports = self.simulators_url, ports_of(self._simulators)
+        urls = {name: f"http://{HOST}:{ports[name]}" if name in ports else outside for name in simulators_config.PROVIDERS}
         webhook_url = f"{outside}/merchant/webhooks/{MERCHANT_ID}"
         endpoint = {"id": ENDPOINT_ID, "merchantID": MERCHANT_ID, "url": webhook_url, "secret": self.secrets.merchant}
         return {
@@ -171,9 +184,9 @@ class Stack:
             "db": str(self.files.db),
             "key_file": str(self.files.vault_key),
             "providers": {
-                "card": {"url": f"{outside}/card"},
-                "upi": {"url": f"{outside}/upi", "callback_secret": self.secrets.upi},
-                "netbanking": {"url": f"{outside}/bank", "callback_secret": self.secrets.bank},
+                "card": {"url": f"{urls['card']}/card", "callback_secret": self.secrets.card},
+                "upi": {"url": f"{urls['upi']}/upi", "callback_secret": self.secrets.upi},
+                "netbanking": {"url": f"{urls['bank']}/bank", "callback_secret": self.secrets.bank},
             },
             "merchants": [{"id": MERCHANT_ID, "key": MERCHANT_KEY}],
             "webhook_endpoints": [endpoint],
@@ -239,6 +252,14 @@ def _listener(port: int) -> socket.socket:
         raise StackError(
             f"cannot listen on {HOST} port {port}: {error.strerror}; choose another --port, or 0 for any"
         ) from None
+
+
+def _held() -> socket.socket:
+    """A socket that keeps a free port from others and does not listen: the simulators may bind the same address, and listen."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((HOST, 0))
+    return held
 
 
 def _url(listener: socket.socket) -> str:

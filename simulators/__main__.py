@@ -21,9 +21,10 @@ import structlog
 import uvloop
 
 from simulators import sandbox
-from simulators.app import BACKLOG, serving
+from simulators.app import serving
 from simulators.config import Config, ConfigError, load
 from simulators.digest import at_once
+from simulators.server import BACKLOG
 
 GC_THRESHOLD = 20_000  # requests make many objects and few cycles
 
@@ -31,11 +32,13 @@ EPILOG = f"""\
 Without --config it is a calm sandbox: ordinary payments are approved, test values do what they are for, the bank's page waits for a
 person, and callbacks are signed with secrets that everybody knows:
 
+  card      {sandbox.SECRETS["card"]}
   upi       {sandbox.SECRETS["upi"]}
-  bank      {sandbox.SECRETS["bank"]}   (the acquirer's, too)
+  bank      {sandbox.SECRETS["bank"]}
   merchant  {sandbox.SECRETS["merchant"]}
 
-A configuration of your own needs no more than the three secrets (24 to 64 bytes in base64 after whsec_):
+A configuration of your own needs no more than three secrets (24 to 64 bytes in base64 after whsec_; without one for card, the acquirer
+signs with the bank's):
 
   {{"secrets": {{"upi": "whsec_...", "bank": "whsec_...", "merchant": "whsec_..."}}}}
 
@@ -60,8 +63,12 @@ def main(argv: list[str] | None = None, *, prog: str = "python -m simulators", p
     except (ConfigError, OSError) as error:
         print(f"simulators: {error}", file=sys.stderr)
         return 1
-    with listener, iso8583 or nullcontext():
-        uvloop.run(_serve(config, listener, iso8583, supervised=options.supervised))
+    try:
+        with listener, iso8583 or nullcontext():
+            uvloop.run(_serve(config, listener, iso8583, supervised=options.supervised))
+    except ConfigError as error:  # a provider's own port
+        print(f"simulators: {ConfigError(str(options.config), error.key, error.reason)}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -119,19 +126,21 @@ async def _serve(config: Config, listener: socket.socket, iso8583: socket.socket
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with serving(config, listener, iso8583=iso8583) as fates:
+    async with serving(config, listener, iso8583=iso8583) as outside:
         if supervised:
             _watch_stdin(lambda: loop.call_soon_threadsafe(stop.set))
         # The tables of charges and the journal exist by now, and are left alone from here on: a collection that walked through
         # them would cost more with every charge.
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        ready: dict[str, Any] = {"ready": "simulators", "url": f"http://{_address(listener)}", "pid": os.getpid()}
+        ready: dict[str, Any] = {"ready": "simulators", "url": outside.url, "pid": os.getpid()}
         if iso8583 is not None:
             ready["iso8583"] = _address(iso8583)
+        if outside.ports:
+            ready["ports"] = outside.ports
         print(welcome(ready) if sys.stdout.isatty() else json.dumps(ready), flush=True)
         await stop.wait()
-    print(json.dumps({"stopped": "simulators", **msgspec.to_builtins(at_once(fates()))}), file=sys.stderr, flush=True)
+    print(json.dumps({"stopped": "simulators", **msgspec.to_builtins(at_once(outside.fates()))}), file=sys.stderr, flush=True)
 
 
 def welcome(ready: dict[str, Any]) -> str:
@@ -139,14 +148,16 @@ def welcome(ready: dict[str, Any]) -> str:
     url = ready["url"]
     charge = {"reference": "first", "amount": 1000, "currency": "INR", "merchantID": "m"}
     charge |= {"card": {"number": "4111111111111111", "expiryMonth": "12", "expiryYear": "2099", "cvv": "123"}}
-    iso8583 = f"\n  ISO 8583   {ready['iso8583']}" if "iso8583" in ready else ""
+    more = f"\n  ISO 8583   {ready['iso8583']}" if "iso8583" in ready else ""
+    for provider, own in ready.get("ports", {}).items():
+        more += f"\n  {provider:10} {own}/{provider}   (a port of its own, which can refuse connections)"
     return f"""The simulators are up.
 
   card       {url}/card/charges
   UPI        {url}/upi/payments
   bank       {url}/bank/payments
   merchant   {url}/merchant/webhooks/NAME   (receives your gateway's webhooks)
-  journal    {url}/journal   (what really happened){iso8583}
+  journal    {url}/journal   (what really happened){more}
 
 Pay ten rupees by card:
 

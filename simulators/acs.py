@@ -19,6 +19,7 @@ from msgspec import Meta
 from simulators import templates
 from simulators.answering import perform
 from simulators.authentications import AuthenticationRequest, Authentications, Standing
+from simulators.config import locate
 from simulators.magic import OTP_THAT_PASSES
 from simulators.pages import form_fields, here, origin_of
 from simulators.provider import Provider
@@ -50,7 +51,9 @@ class _Arrival(msgspec.Struct, frozen=True):
     """What the merchant's page has the browser send along."""
 
     creq: CReq
-    session_data: Annotated[str, Meta(max_length=1024, pattern=r"^[A-Za-z0-9_=-]*\Z")] = ""  # base64url, by the specification
+    session_data: Annotated[
+        str, Meta(max_length=1024, pattern=r"^[A-Za-z0-9_=-]*\Z", description="base64url, as the specification has it")
+    ] = msgspec.field(default="", name="threeDSSessionData")
 
 
 def add_routes(routes: Routes, acquirer: Provider[Any], announce: Announce, *, hold_s: float) -> None:
@@ -88,8 +91,8 @@ class AcsPages:
 
     async def post(self, request: web.BaseRequest, acs_trans_id: str) -> web.Response:
         """Takes the CReq, or what the cardholder does. One that is over stays as it is."""
-        standing, authentication = self._find(acs_trans_id)
         fields = form_fields(await read(request))
+        standing, authentication = self._find(acs_trans_id)  # not before: much may happen while a form is on its way
         if "creq" in fields:
             _arrive(standing, authentication, fields)
         else:
@@ -139,9 +142,10 @@ def _arrive(standing: Standing, authentication: Authentication, fields: dict[str
     except (binascii.Error, ValueError) as error:  # msgspec's errors are ValueErrors, and so is a character beyond ASCII
         raise Refused(400, "invalid_request", f"creq: must be JSON in base64url: {error}") from None
     try:
-        arrival = msgspec.convert({"creq": message, "session_data": fields.get("threeDSSessionData", "")}, _Arrival)
+        arrival = msgspec.convert(fields | {"creq": message}, _Arrival)
     except msgspec.ValidationError as error:
-        raise Refused(400, "invalid_request", f"creq or threeDSSessionData: {error}") from None
+        field, reason = locate(error, _Arrival)
+        raise Refused(400, "invalid_request", f"{field}: {reason}") from None
     expected = (authentication.threeDSServerTransID, authentication.acsTransID, "CReq", MESSAGE_VERSION)
     if msgspec.structs.astuple(arrival.creq) != expected:
         reason = "threeDSServerTransID, acsTransID, messageType and messageVersion must be CReq and those of the ARes"

@@ -7,9 +7,9 @@ from typing import Annotated, TypeVar
 import msgspec
 from aiohttp import web
 
+from simulators.answers import Balance
 from simulators.config import locate
 from simulators.digest import Survey as FateSurvey
-from simulators.hints import hint
 from simulators.routes import Routes
 from simulators.search import TIME_MS_MAX, Search, Window, find
 from simulators.settlement import Order, Survey, answers, day_start, survey, written
@@ -25,7 +25,7 @@ SETTLING = ("card", "upi", "bank")
 
 
 class Timeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of `POST /admin/timeline`."""
+    """Body and answer of `POST /admin/timeline`."""
 
     startAtMs: Annotated[int, msgspec.Meta(ge=0, le=TIME_MS_MAX)]
 
@@ -54,7 +54,7 @@ def add(routes: Routes, world: World, fates: FateSurvey) -> None:
 
     async def show_balance(request: web.BaseRequest, _: str) -> web.Response:
         moved = await finish(balance(world.journal, read_query(request, Window)))
-        return web.Response(body=msgspec.json.encode({"balance": moved}), headers=JSON)
+        return web.Response(body=msgspec.json.encode(Balance(moved)), headers=JSON)
 
     async def digest(_request: web.BaseRequest, _: str) -> web.Response:
         return web.Response(body=msgspec.json.encode(await finish(fates())), headers=JSON)
@@ -106,8 +106,7 @@ def read_query(request: web.BaseRequest, schema: type[Q]) -> Q:
     try:
         asked = msgspec.convert(dict(query), schema, strict=False)
     except msgspec.ValidationError as error:
-        field, reason = locate(error)
-        reason += hint(schema, field, reason)
+        field, reason = locate(error, schema)
         raise Refused(400, "invalid_request", f"{field}: {reason}" if field else reason) from None
     for known in msgspec.structs.fields(schema):
         if known.encode_name in query and getattr(asked, known.name) is None:  # msgspec takes `null` for nothing

@@ -3,9 +3,14 @@
 import asyncio
 import socket
 import struct
+import time
+from email.utils import formatdate
+from functools import lru_cache
 
 import msgspec
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import SERVER_SOFTWARE, HttpVersion11
 
 from simulators.faults import Injected
 from simulators.intake import Answer, error_body
@@ -22,22 +27,50 @@ async def perform(request: web.BaseRequest, answer: Answer, hold_s: float) -> we
 
     A caller who gives up earlier cancels this; nothing stays behind.
     """
-    fault = answer.fault
+    fault, delay_ms = answer.fault, answer.delay_ms
     if fault is None:
-        if answer.delay_ms == 0:
-            return web.Response(status=answer.http_status, body=answer.body, headers=JSON)
-        await asyncio.sleep(answer.delay_ms / 1000)
-        return web.Response(status=answer.http_status, body=answer.body, headers=JSON | {DELAY_HEADER: str(answer.delay_ms)})
+        if delay_ms:
+            await asyncio.sleep(delay_ms / 1000)
+        if answer.http_status == 200 and request.keep_alive and request.version is HttpVersion11:
+            await request.writer.write_eof(_whole(delay_ms, answer.body))
+            return _SENT
+        return web.Response(status=answer.http_status, body=answer.body, headers=JSON | {DELAY_HEADER: str(delay_ms)})
     await asyncio.sleep(hold_s if fault.kind == "response_lost" else answer.delay_ms / 1000)
     headers = JSON | {DELAY_HEADER: str(answer.delay_ms), FAULT_HEADER: fault.kind, FAULT_ID_HEADER: fault.id}
     return await _damaged(request, answer, fault, headers)
+
+
+class _Sent(web.StreamResponse):
+    """Tells aiohttp that the answer is out and the connection goes on."""
+
+    keep_alive = True
+
+    async def prepare(self, _: web.BaseRequest) -> AbstractStreamWriter | None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        pass
+
+
+_SENT = _Sent()
+
+
+def _whole(delay_ms: int, body: bytes) -> bytes:
+    """What `web.Response` would send for an answer with nothing special, as nearly all are, in a fifth of the time."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Paydrome-Delay-Ms: %d\r\nContent-Length: %d\r\n%b%b"
+    return head % (delay_ms, len(body), _date_and_server(int(time.time())), body)
+
+
+@lru_cache(maxsize=1)
+def _date_and_server(now_s: int) -> bytes:
+    return f"Date: {formatdate(now_s, usegmt=True)}\r\nServer: {SERVER_SOFTWARE}\r\n\r\n".encode()
 
 
 async def _damaged(request: web.BaseRequest, answer: Answer, fault: Injected, headers: dict[str, str]) -> web.StreamResponse:
     status, body = answer.http_status, answer.body
     match fault.kind:
         case "response_lost" | "reset_before" | "reset_after":
-            _hang_up(request, reset=fault.kind != "response_lost")
+            hang_up(request, reset=fault.kind != "response_lost")
         case "drip":
             return await _drip(request, answer, fault.over_ms, headers)
         case "truncated":
@@ -56,7 +89,7 @@ async def _damaged(request: web.BaseRequest, answer: Answer, fault: Injected, he
     return web.Response(status=status, body=body, headers=headers)
 
 
-def _hang_up(request: web.BaseRequest, *, reset: bool) -> None:
+def hang_up(request: web.BaseRequest, *, reset: bool) -> None:
     """Ends the connection at once; what the handler returns afterwards reaches nobody."""
     transport = request.transport
     if transport is None:

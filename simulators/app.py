@@ -8,7 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -37,20 +37,27 @@ from simulators.iso8583.server import serving_iso8583
 from simulators.latency import LatencyTable
 from simulators.merchant import Receiver
 from simulators.phases import Conducts
+from simulators.ports import serving_ports, url_of
 from simulators.provider import Provider, World
 from simulators.providers import Dialect, card, netbanking, upi
 from simulators.routes import Routes
-from simulators.server import Server
+from simulators.server import BACKLOG, SHUTDOWN_S, Server
 from simulators.site import Site, settings_of, terms
 from simulators.tenants import Tenants
 
 HOLD_S = 60.0  # how long a lost answer keeps a caller waiting who never gives up
-BACKLOG = 2048  # a burst of new connections waits in the kernel instead of being refused
 TENANT_CALLBACK_WORKERS = 16  # a tenant is one CI job
-SHUTDOWN_S = 0.5  # what is still held then is a lost answer, which nobody will get anyway
 
 # To add a provider: its dialect, and its settings in `config.Simulators`.
 DIALECTS: tuple[Dialect[Any], ...] = (card.DIALECT, upi.DIALECT, netbanking.DIALECT)
+
+
+class Outside(NamedTuple):
+    """The outside world while it is served. `fates` begins a survey of its charges' fates, afterwards, too; see digest.py."""
+
+    fates: digest.Survey
+    url: str
+    ports: dict[str, str]  # the URLs of providers that have a port of their own
 
 
 @asynccontextmanager
@@ -61,21 +68,24 @@ async def serving(
     iso8583: socket.socket | None = None,
     clock: Clock | None = None,
     hold_s: float = HOLD_S,
-) -> AsyncIterator[digest.Survey]:
+) -> AsyncIterator[Outside]:
     """Serves the whole outside world on a bound socket while the context is open, and its card acquirer on another one that
-    speaks ISO 8583. `hold_s`: see `HOLD_S`. Gives the survey of its charges' fates, which works afterwards, too."""
+    speaks ISO 8583. `hold_s`: see `HOLD_S`. Providers with a port of their own have it on the same host; raises ConfigError where
+    it cannot be had."""
     async with AsyncExitStack() as stack:
         site = await stack.enter_async_context(_site(config, clock or Clock(), hold_s, workers=CALLBACK_WORKERS))
         tenants = Tenants(site, lambda own: _site(own, Clock(), hold_s, workers=TENANT_CALLBACK_WORKERS))
         stack.push_async_callback(tenants.close)
-        metrics.add(site.routes, site, tenants=tenants.__len__)
+        ports = await stack.enter_async_context(serving_ports(site, tenants, listener))
+        metrics.add(site.routes, site, tenants=tenants.__len__, refusing=ports.refusing)
         runner = web.ServerRunner(Server(tenants), shutdown_timeout=SHUTDOWN_S)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.SockSite(runner, listener, backlog=BACKLOG).start()
         if iso8583:
             await stack.enter_async_context(serving_iso8583(site.providers["card"], iso8583))
-        yield partial(digest.survey, site.providers.values())
+        urls = {provider: door.url for provider, door in ports.doors.items()}
+        yield Outside(partial(digest.survey, site.providers.values()), url_of(listener), urls)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ Draws are of the operation `authenticate`, and an authentication's reference is 
 
 import base64
 import struct
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,7 +16,7 @@ from simulators import threeds
 from simulators.behaviour import Draw
 from simulators.charges import Conflict
 from simulators.clock import Timer
-from simulators.intake import Answer, Call
+from simulators.intake import Answer, Call, keyed
 from simulators.journal import Entry
 from simulators.magic import DECOUPLED_REFUSED
 from simulators.provider import Provider
@@ -44,8 +45,14 @@ class AuthenticationRequest(Create, frozen=True, forbid_unknown_fields=True, kw_
     deviceChannel: Channel = "browser"
     challengeIndicator: Indicator = "01"
     callbackURL: Url | None = None
-    threeDSRequestorDecMaxTime: Annotated[str, Meta(pattern=r"^[0-9]{5}\Z")] | None = None  # minutes
+    threeDSRequestorDecMaxTime: (
+        Annotated[str, Meta(pattern=r"^[0-9]{5}\Z", description=f"00001 to {DECOUPLED_MIN_MAX} (minutes), in five digits")]
+        | None
+    ) = None
     challenge: Literal["person", "simulated"] = "person"
+
+    def instrument(self) -> tuple[str | None, str | None]:
+        return self.card.number, None
 
     def __post_init__(self) -> None:
         Create.__post_init__(self)
@@ -74,7 +81,7 @@ class Standing(msgspec.Struct):
 class Authentications:
     """All authentications of the acquirer. They grow with the run, like charges.
 
-    `announce(provider, authentication, url, type, merchant_id=...)` is called when one ends after its ARes.
+    `announce(provider, authentication, url, type, record=...)` is called when one ends after its ARes.
     """
 
     def __init__(self, acquirer: Provider[Any], announce: Announce) -> None:
@@ -88,7 +95,7 @@ class Authentications:
     def authenticate(self, request: AuthenticationRequest, host: str) -> Answer:
         """The ARes for this reference: a new one, or what there is by now. `host`: where the caller reached the simulators."""
         standing, call = self._begin("request", request.reference, request)
-        if call.fault is not None and not call.fault.acts:
+        if call.barred:
             return self._intake.unserved(call, standing.record, standing.authentication)
         asked = (self._fingerprint(request.card.number), request.merchantID, request.amount, request.currency)
         if standing.authentication is None:
@@ -103,7 +110,7 @@ class Authentications:
     def result(self, reference_or_id: str) -> Answer:
         """The authentication with this reference or threeDSServerTransID, as it is now: the content of the RReq."""
         standing, call = self._begin("result", self._references.get(reference_or_id, reference_or_id))
-        if call.fault is not None and not call.fault.acts:
+        if call.barred:
             return self._intake.unserved(call, standing.record, standing.authentication)
         if standing.authentication is None:
             return self._intake.missing(call, f"no authentication {reference_or_id!r} has arrived at card", standing.record)
@@ -134,7 +141,7 @@ class Authentications:
             Entry(now_ms, "card", "authenticate", ended.reference, 1, ended, merchant=merchant, order=order)
         )
         if standing.callback_url is not None:
-            self._announce("card", ended, standing.callback_url, "authentication", merchant_id=merchant)
+            self._announce("card", ended, standing.callback_url, "authentication", record=standing.record)
 
     def tried(self, standing: Standing) -> None:
         """The cardholder sent a wrong one-time password; after TRIES_MAX of them it is over."""
@@ -154,13 +161,11 @@ class Authentications:
 
     def open_charge(self, request: card.CreateCharge, conduct: Conduct, draw: Draw, now_ms: int, host: str) -> Opening:
         """`card.open_charge`, with the proof that the charge's `threeDS` gives it."""
-        return card.open_charge(request, conduct, draw, now_ms, host, self._proof(request))
+        proof = None if request.threeDS is None else self._proof(request, request.threeDS)
+        return card.open_charge(request, conduct, draw, now_ms, host, proof)
 
-    def _proof(self, request: card.CreateCharge) -> Proof | None:
-        """`None` for a charge that shows nothing. What it shows counts only for the card, merchant and amount that were meant."""
-        claim = request.threeDS
-        if claim is None:
-            return None
+    def _proof(self, request: card.CreateCharge, claim: card.ThreeDS) -> Proof:
+        """What a charge shows counts only for the card, merchant and amount that were meant."""
         found = self._by_id(claim.threeDSServerTransID or claim.dsTransID or "")
         if found is not None and not self._belongs(*found, request, claim):
             found = None
@@ -181,8 +186,8 @@ class Authentications:
 
     def _open(self, standing: Standing, request: AuthenticationRequest, call: Call, host: str) -> Authentication:
         reference, now_ms, conduct = request.reference, call.now_ms, call.conduct
-        fate = self._intake.fate(call, _key("request", reference))
-        server, directory, acs = threeds.trans_ids(self._world.draws.draw("card", "authenticate", _key("ids", reference), 1))
+        fate = self._intake.fate(call, keyed("request", reference))
+        server, directory, acs = threeds.trans_ids(self._world.draws.draw("card", "authenticate", keyed("ids", reference), 1))
         assert conduct.authentication is not None
         ending = threeds.assess(
             request.card.number,
@@ -206,17 +211,17 @@ class Authentications:
         self, standing: Standing, request: AuthenticationRequest, call: Call, customer_ms: int, status: Literal["C", "D"]
     ) -> None:
         """Sets what ends it: the simulated customer, unless time or a person does before."""
-        acts, event, limit_ms = call.conduct.customer_acts, "pass", threeds.CHALLENGE_MS
+        acts, end, limit_ms = call.conduct.customer_acts, partial(self.passed, standing), threeds.CHALLENGE_MS
         if status == "C":
             standing.return_url, standing.last_four = request.returnURL, request.card.number[-4:]
             acts = acts and request.challenge == "simulated"
         else:
             limit_ms = int(request.threeDSRequestorDecMaxTime or 0) * 60_000
-            event = "refuse" if request.card.number == DECOUPLED_REFUSED else "pass"
+            end = partial(self.happen, standing, "refuse" if request.card.number == DECOUPLED_REFUSED else "pass")
         in_ms = call.delay_ms + customer_ms
         call_at = self._world.clock.call_at
         if acts and in_ms < limit_ms:
-            standing.timer = call_at(call.now_ms + in_ms, self.happen, standing, event)
+            standing.timer = call_at(call.now_ms + in_ms, end)
         else:
             standing.timer = call_at(call.now_ms + limit_ms, self._run_out, standing)
 
@@ -245,10 +250,10 @@ class Authentications:
             "authenticate",
             reference,
             attempt,
-            key=_key(what, reference),
+            key=keyed(what, reference),
             record=standing.record,
             amount=request.amount if request else standing.authentication.amount if standing.authentication else None,
-            bin=request.card.number if request else None,
+            request=request,
         )
         return standing, call
 
@@ -258,10 +263,5 @@ class Authentications:
 
     def _value(self, reference: str) -> str:
         """The CAVV that an authentication has or would have had: 20 bytes in base64."""
-        draw = self._world.draws.draw("card", "authenticate", _key("value", reference), 1)
+        draw = self._world.draws.draw("card", "authenticate", keyed("value", reference), 1)
         return base64.b64encode(_CAVV.pack(draw.identity, draw.numbers, draw.outcome >> 32)).decode()
-
-
-def _key(what: str, reference: str) -> str:
-    """What a draw is keyed by; no reference contains a slash."""
-    return f"{what}/{reference}"

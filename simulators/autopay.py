@@ -15,7 +15,7 @@ from simulators.answering import perform
 from simulators.charges import Conflict
 from simulators.clock import Timer
 from simulators.faults import Injected
-from simulators.intake import Answer, Call, Intake
+from simulators.intake import Answer, Call, Intake, keyed
 from simulators.journal import Entry
 from simulators.magic import APPROVED, UPI_EXPIRED, VPAS
 from simulators.mandates import Event, Frequency, Mandate, as_of, happen, period, refusal
@@ -23,7 +23,7 @@ from simulators.provider import Provider
 from simulators.providers import Amount, ExpiresInMs, Reference, Text, Url
 from simulators.providers.upi import CUSTOMER_CODES, EXPIRES_MS_DEFAULT, Execution, Vpa
 from simulators.routes import Routes
-from simulators.wire import check_reference, decode
+from simulators.wire import Refused, check_reference, decode
 from simulators.world import Record
 
 TIME_MS_MAX = 253_402_300_799_999 - 24 * 3_600_000  # a day before the end of the year 9999, so that it is a date in India, too
@@ -67,7 +67,7 @@ class Execute(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             raise ValueError("orderID: contains a control character")
 
 
-class _Standing(msgspec.Struct, gc=False):
+class _Standing(msgspec.Struct):  # its timer leads back to it, so the garbage collector has to see it
     """What is remembered about a mandate's reference."""
 
     record: Record  # whose it is, for faults and the journal
@@ -81,7 +81,7 @@ class _Standing(msgspec.Struct, gc=False):
 class Mandates:
     """All mandates of the UPI switch. They grow with the run, like charges.
 
-    `announce(provider, mandate, url, type, merchant_id=...)` is called when the customer answered, or never did.
+    `announce(provider, mandate, url, type, record=...)` is called when the customer answered, or never did.
     """
 
     def __init__(self, upi: Provider[Any], intake: Intake, announce: Callable[..., None]) -> None:
@@ -94,9 +94,12 @@ class Mandates:
         self._world.remember(self, "_standings", "_executions")
 
     def register(self, request: Register) -> Answer:
-        """A mandate for this reference: a new one, or the one there is."""
+        """A mandate for this reference: a new one, or the one there is. Raises Refused (400) for a new one that is over."""
+        known, now_ms = self._standings.get(request.reference), self._world.now_ms()
+        if request.endAt <= now_ms and (known is None or known.registration is None):
+            raise Refused(400, "invalid_request", f"endAt: must be in the future; it is {now_ms} (ms)")
         standing, call = self._begin("register", request.reference, request.merchantID)
-        if not _acts(call):
+        if call.barred:
             return self._answer(standing, call)
         if standing.registration is None:
             return self._open(standing, request, call)
@@ -112,7 +115,7 @@ class Mandates:
     def revoke(self, reference: str) -> Answer:
         """Ends the mandate of this reference. One that is over stays as it is."""
         standing, call = self._begin("revoke", reference)
-        if standing.mandate is not None and _acts(call):
+        if standing.mandate is not None and not call.barred:
             self._happen(standing, "revoke", standing.mandate.responseCode, call.now_ms)
         return self._answer(standing, call)
 
@@ -124,12 +127,12 @@ class Mandates:
             if refused is None:
                 return self._debit(standing, request, host)
         standing, call = self._begin("execute", reference)
-        if refused is None or not _acts(call):
+        if refused is None or call.barred:
             return self._answer(standing, call)
         return self._intake.refuse(call, standing.record, refused, self._now(standing))
 
     def _open(self, standing: _Standing, request: Register, call: Call) -> Answer:
-        fate, now_ms = self._intake.fate(call, _key("register", request.reference)), call.now_ms
+        fate, now_ms = self._intake.fate(call, keyed("register", request.reference)), call.now_ms
         mandate = Mandate(
             request.reference,
             f"upi_mandate_{fate.identity:016x}",
@@ -163,7 +166,7 @@ class Mandates:
     def _ask(self, standing: _Standing, code: str, now_ms: int, decides_in_ms: int) -> None:
         """Lets the customer decide, or the request expire."""
         assert standing.registration is not None
-        expires_in_ms = standing.registration.expiresInMs
+        expires_in_ms = min(standing.registration.expiresInMs, standing.registration.endAt - now_ms)
         event: Event = "decline" if code in CUSTOMER_CODES else "approve"
         if code == UPI_EXPIRED or decides_in_ms >= expires_in_ms:
             event, code, decides_in_ms = "expire", UPI_EXPIRED, expires_in_ms
@@ -176,9 +179,9 @@ class Mandates:
         mandate, registration = standing.mandate, standing.registration
         assert mandate is not None
         assert registration is not None
-        merchant_id = standing.record.merchant_id
-        self._world.journal.append(Entry(now_ms, "upi", "mandate", mandate.reference, 1, mandate, merchant=merchant_id))
-        self._announce("upi", mandate, registration.callbackURL, "mandate", merchant_id=merchant_id)
+        merchant = standing.record.merchant_id
+        self._world.journal.append(Entry(now_ms, "upi", "mandate", mandate.reference, 1, mandate, merchant=merchant))
+        self._announce("upi", mandate, registration.callbackURL, "mandate", record=standing.record)
 
     def _happen(self, standing: _Standing, event: Event, code: str | None, now_ms: int) -> None:
         changed = happen(self._now(standing), event, now_ms=now_ms, code=code)
@@ -239,11 +242,11 @@ class Mandates:
         if standing.mandate is None and merchant_id is not None:
             standing.record.merchant_id = merchant_id
         attempt = standing.calls[what] = standing.calls.get(what, 0) + 1
-        return standing, self._intake.begin("mandate", reference, attempt, key=_key(what, reference), record=standing.record)
+        return standing, self._intake.begin("mandate", reference, attempt, key=keyed(what, reference), record=standing.record)
 
     def _answer(self, standing: _Standing, call: Call) -> Answer:
         mandate = self._now(standing) if standing.mandate else None
-        if not _acts(call):
+        if call.barred:
             return self._intake.unserved(call, standing.record, mandate)
         if mandate is None:
             return self._intake.missing(call, f"no mandate with reference {call.reference!r} has arrived at upi")
@@ -273,12 +276,3 @@ def add_routes(routes: Routes, mandates: Mandates, hold_s: float) -> None:
     routes.add("/upi/mandates/*", GET=status)
     routes.add("/upi/mandates/*/revoke", POST=revoke)
     routes.add("/upi/mandates/*/executions", POST=execute)
-
-
-def _key(what: What, reference: str) -> str:
-    """What a draw is keyed by. A registration, an inquiry and a revocation must not share their draws."""
-    return f"{what}/{reference}"
-
-
-def _acts(call: Call) -> bool:
-    return call.fault is None or call.fault.acts

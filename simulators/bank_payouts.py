@@ -12,7 +12,7 @@ from aiohttp import web
 
 from simulators.answering import perform
 from simulators.charges import Conflict
-from simulators.intake import Answer, Call, Intake
+from simulators.intake import Answer, Call, Intake, keyed
 from simulators.journal import Entry
 from simulators.magic import APPROVED
 from simulators.payouts import (
@@ -68,14 +68,13 @@ class _Standing(msgspec.Struct, gc=False):
     record: Record  # whose it is, for faults and the journal
     payout: Payout | None = None
     order: Order | None = None
-    creates: int = 0
-    statuses: int = 0
+    calls: dict[What, int] = {}
 
 
 class Payouts:
     """All payouts of the bank. They grow with the run, like charges.
 
-    `announce(provider, payout, url, type, merchant_id=...)` is called when a payout completed, failed later than in the answer, or
+    `announce(provider, payout, url, type, record=...)` is called when a payout completed, failed later than in the answer, or
     was returned.
     """
 
@@ -88,47 +87,39 @@ class Payouts:
 
     def create(self, order: Order) -> Answer:
         """A payout for this reference: a new one, or the one there is."""
-        standing = self._of(order.reference)
-        standing.creates += 1
-        if standing.order is None:
-            standing.record.merchant_id = order.merchantID
-        call = self._begin("create", order.reference, standing, standing.creates, order.amount)
-        if not _acts(call):
-            return self._intake.unserved(call, standing.record, standing.payout)
-        if standing.order is None:
+        standing, call = self._begin("create", order.reference, order)
+        if not call.barred and standing.order is None:
             self._open(standing, order, call)
-        elif standing.order != order:
+        elif not call.barred and standing.order != order:
             conflict = Conflict("reference_conflict", f"reference {order.reference!r} already stands for another payout")
             return self._intake.refuse(call, standing.record, conflict, standing.payout)
-        return self._intake.done(call, standing.record, standing.payout)
+        return self._answer(standing, call)
 
     def status(self, reference: str) -> Answer:
         """The payout of this reference, as it is now."""
-        standing = self._of(reference)
-        standing.statuses += 1
-        payout = standing.payout
-        call = self._begin("status", reference, standing, standing.statuses, payout.amount if payout else None)
-        if not _acts(call):
-            return self._intake.unserved(call, standing.record, payout)
-        if payout is None:
-            return self._intake.missing(
-                call, f"no payout with reference {reference!r} has arrived at the bank", standing.record
-            )
-        return self._intake.done(call, standing.record, payout)
+        return self._answer(*self._begin("status", reference))
 
-    def _of(self, reference: str) -> _Standing:
+    def _begin(self, what: What, reference: str, order: Order | None = None) -> tuple[_Standing, Call]:
         standing = self._standings.get(reference)
         if standing is None:
             standing = self._standings[reference] = _Standing(Record())
-        return standing
+        if standing.order is None and order is not None:
+            standing.record.merchant_id = order.merchantID
+        attempt = standing.calls[what] = standing.calls.get(what, 0) + 1
+        known = order or standing.payout
+        amount, key = known.amount if known else None, keyed(what, reference)
+        return standing, self._intake.begin("payout", reference, attempt, key=key, record=standing.record, amount=amount)
 
-    def _begin(self, what: What, reference: str, standing: _Standing, attempt: int, amount: int | None) -> Call:
-        return self._intake.begin(
-            "payout", reference, attempt, key=_key(what, reference), record=standing.record, amount=amount
-        )
+    def _answer(self, standing: _Standing, call: Call) -> Answer:
+        if call.barred:
+            return self._intake.unserved(call, standing.record, standing.payout)
+        if standing.payout is None:
+            sentence = f"no payout with reference {call.reference!r} has arrived at the bank"
+            return self._intake.missing(call, sentence, standing.record)
+        return self._intake.done(call, standing.record, standing.payout)
 
     def _open(self, standing: _Standing, order: Order, call: Call) -> None:
-        fate, now_ms = self._intake.fate(call, _key("create", order.reference)), call.now_ms
+        fate, now_ms = self._intake.fate(call, keyed("create", order.reference)), call.now_ms
         standing.order = order
         payout = Payout(
             order.reference,
@@ -167,7 +158,7 @@ class Payouts:
         assert order is not None
         if event == "complete" and code == RETURNED:
             self._world.clock.call_at(payout.updatedAt + RETURNED_AFTER_MS, self._end, standing, "return", code)
-        self._announce("bank", payout, order.callbackURL, "payout", merchant_id=order.merchantID)
+        self._announce("bank", payout, order.callbackURL, "payout", record=standing.record)
 
     def _happen(self, standing: _Standing, event: Event, code: str | None, number: str | None = None) -> None:
         assert standing.payout is not None
@@ -202,12 +193,3 @@ def add_routes(routes: Routes, payouts: Payouts, hold_s: float) -> None:
 
     routes.add("/bank/payouts", POST=create)
     routes.add("/bank/payouts/*", GET=status)
-
-
-def _key(what: What, reference: str) -> str:
-    """What a draw is keyed by. An order and an inquiry must not share their draws."""
-    return f"{what}/{reference}"
-
-
-def _acts(call: Call) -> bool:
-    return call.fault is None or call.fault.acts

@@ -16,10 +16,11 @@ import msgspec
 import structlog
 
 from simulators.faults import Call, Injected
+from simulators.intake import UNKNOWN
 from simulators.journal import Entry
 from simulators.phases import Conducts
 from simulators.signatures import TIMESTAMP_TOLERANCE_S, sign
-from simulators.world import World
+from simulators.world import Record, World
 
 TIMEOUT_S = 5.0
 RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0)
@@ -40,6 +41,7 @@ class _Callback(msgspec.Struct, frozen=True):
     url: str
     body: bytes
     merchant_id: str | None
+    order_id: str | None
 
     @property
     def key(self) -> str:
@@ -85,6 +87,7 @@ class Callbacks:
         self._outstanding = 0
         self._given_up = 0
         self._workers: list[asyncio.Task[None]] = []
+        self._idle = 0  # workers that wait for something to do
         world.remember(self)
         world.remember(self._queue)
 
@@ -95,7 +98,7 @@ class Callbacks:
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        self._workers = [asyncio.create_task(self._work()) for _ in range(self._workers_count)]
+        self._hire()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -107,8 +110,17 @@ class Callbacks:
             if isinstance(end, Exception):  # a worker that died of a bug must not go unnoticed
                 raise end
 
-    def send(self, provider: str, subject: Any, url: str, callback_type: str = "", *, merchant_id: str | None = None) -> None:  # noqa: ANN401 - a Charge, Refund, Dispute or Mandate
-        """Sends `subject` to `url`, in the background. What is not a charge has a `callback_type`, which becomes its `type`."""
+    def send(
+        self,
+        provider: str,
+        subject: Any,  # noqa: ANN401 - a Charge, Refund, Dispute or Mandate
+        url: str,
+        callback_type: str = "",
+        *,
+        record: Record = UNKNOWN,
+    ) -> None:
+        """Sends `subject` to `url`, in the background. What is not a charge has a `callback_type`, which becomes its `type`.
+        `record` says whose it is, for faults and the journal."""
         reference = getattr(subject, "chargeReference", None) or subject.reference
         if self._outstanding >= self._outstanding_max:
             self._give_up(reference, reason=f"{self._outstanding_max} callbacks are outstanding")
@@ -117,9 +129,9 @@ class Callbacks:
         fields = {"id": callback_id(subject, callback_type), "provider": provider}
         fields |= {"type": callback_type} if callback_type else {}
         body = msgspec.json.encode(fields | msgspec.to_builtins(subject))
-        self._queue.put_nowait(
-            _Try(_Callback(fields["id"], provider, reference, subject, callback_type, url, body, merchant_id), 1, self._era)
-        )
+        whose = (record.merchant_id, record.order_id)
+        one = _Callback(fields["id"], provider, reference, subject, callback_type, url, body, *whose)
+        self._queue.put_nowait(_Try(one, 1, self._era))
 
     @property
     def outstanding(self) -> int:
@@ -134,17 +146,27 @@ class Callbacks:
         self._held.clear()
         self._outstanding = 0
 
+    def _hire(self) -> None:
+        self._workers.append(asyncio.create_task(self._work()))
+        self._idle += 1
+
     async def _work(self) -> None:
         while True:
             one = await self._queue.get()
-            if one.era != self._era:
-                continue
-            if one.due:
-                await self._perform(one)
-                continue
+            self._idle -= 1
+            if not self._idle and len(self._workers) < self._workers_count:  # most worlds, and there are many, need a few
+                self._hire()
+            await self._attend(one)
+            self._idle += 1
+
+    async def _attend(self, one: _Try) -> None:
+        if one.era != self._era:
+            return
+        if not one.due:
             one = msgspec.structs.replace(one, fault=self._pick(one), due=True)
-            if not self._postponed(one):
-                await self._perform(one)
+            if self._postponed(one):
+                return
+        await self._perform(one)
 
     def _pick(self, one: _Try) -> Injected | None:
         callback, world = one.callback, self._world
@@ -210,6 +232,7 @@ class Callbacks:
                 fault=one.fault.kind if one.fault else None,
                 callback_status=outcome if isinstance(outcome, int) else None,
                 merchant=callback.merchant_id,
+                order=callback.order_id,
                 subject=subject_id(callback.subject) if callback.type else None,
                 fault_id=one.fault.id if one.fault else None,
             )

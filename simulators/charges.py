@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from simulators.magic import APPROVED, DEEMED
 
@@ -50,6 +50,29 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
     refundedAmount: int | UnsetType = UNSET  # by refunds that are pending or completed
     disputedAmount: int | UnsetType = UNSET  # by a dispute that is open or lost
     eci: str | UnsetType = UNSET  # of a card charge that came with a 3-D Secure authentication: who is liable
+
+
+# What comes before the RRN, every charge has; what comes after the authorization code, few have.
+_RRN, _RARE = (Charge.__struct_fields__.index(name) for name in ("rrn", "intentURL"))
+_NOTHING = (UNSET,) * (len(Charge.__struct_fields__) - _RARE)
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Any]).decode
+
+
+def pack(charge: Charge) -> bytes:
+    """The charge in a third of the memory. It takes 1 us, as long as to unpack it."""
+    fields = astuple(charge)
+    end = _RARE if fields[_RARE:] == _NOTHING else None
+    return _encode((*fields[:_RRN], *[None if field is UNSET else field for field in fields[_RRN:end]]))
+
+
+def unpack(packed: bytes | None) -> Charge | None:
+    """The charge that was packed; `None` for none."""
+    if packed is None:
+        return None
+    fields = _decode(packed)
+    fields[_RRN:] = [UNSET if field is None else field for field in fields[_RRN:]]
+    return Charge(*fields)
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):

@@ -37,6 +37,8 @@ class Admin:
 
     def text(self, method: str, path: str, body: object = None, *, accept: str = "application/json") -> str:
         """The answer to one call, as it came."""
+        if not self.base.startswith(("http://", "https://")):
+            raise AdminError(f"cannot reach {self.base!r}: a URL begins with http://, such as http://127.0.0.1:9000")
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Accept": accept}
         try:
@@ -51,8 +53,9 @@ class Admin:
             raise AdminError(f"cannot reach {self.base}: {reason}; {advice}") from None
 
     def journal(self, **criteria: object) -> list[dict[str, Any]]:
-        """The entries that match; see `GET /journal` in docs/providers.md for the criteria."""
-        lines = self.text("GET", "/journal" + (f"?{urlencode(criteria)}" if criteria else ""))
+        """The entries that match; see `GET /journal` in docs/providers.md for the criteria. One that is `None` may be anything."""
+        asked = {name: value for name, value in criteria.items() if value is not None}
+        lines = self.text("GET", "/journal" + (f"?{urlencode(asked)}" if asked else ""))
         try:
             return [json.loads(line) for line in lines.splitlines()]
         except ValueError:

@@ -70,6 +70,9 @@ class Clock:
         self._alarm_ms = 0
         self._firing = False
         self._closed = False
+        self.on_change: Callable[[], object] = lambda: (
+            None
+        )  # called when it was moved; by others when what they time by it changed
 
     def now_ms(self) -> int:
         """The time it is."""
@@ -102,6 +105,7 @@ class Clock:
         self._fire_until(target_ms)
         self._offset_ms = offset_ms
         self._set_alarm()  # again: what waits is nearer by now
+        self.on_change()
 
     @property
     def offset_ms(self) -> int:
@@ -118,6 +122,7 @@ class Clock:
         self._offset_ms, self._numbered = offset_ms, len(due)
         self._timers = [(timer.when_ms, number, timer) for number, timer in enumerate(due, 1)]  # sorted, and so a heap
         self._set_alarm()
+        self.on_change()
 
     def close(self) -> None:
         """Forgets all timers, and those that are still to be set."""

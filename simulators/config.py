@@ -34,6 +34,9 @@ OUTCOME_TOLERANCE = 1e-9  # sums of decimal fractions are off by less
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the public prefix of the Standard Webhooks specification
 SECRET_BYTES = range(24, 65)  # the same specification: 24 to 64 bytes
 
+PROVIDERS = ("card", "upi", "bank")
+Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+
 T = TypeVar("T")
 
 
@@ -60,7 +63,7 @@ class Nature(NamedTuple):
     match: str = ""
 
 
-PENDING_OPERATIONS: tuple[Operation, ...] = ("create", "reverse", "refund", "refund_status", "status", "callback")
+PENDING_OPERATIONS: tuple[Operation, ...] = ("create", "reverse", "refund", "refund_status", "status", "callback", "connect")
 CARD = Nature(CARD_CODES, tuple(operation for operation in OPERATIONS if operation not in ("mandate", "payout")), match="bin")
 UPI = Nature(UPI_CODES, (*PENDING_OPERATIONS, "mandate"), match="vpa")
 BANK = Nature(BANK_CODES, (*PENDING_OPERATIONS, "payout"))
@@ -103,6 +106,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     latency: Latency = Lognormal(Duration("180ms"), Duration("800ms"))
     latencies: dict[CallOperation, Latency] = {}  # of single operations, instead of `latency`
     outcomes: dict[str, Probability] = msgspec.field(default_factory=lambda: {"00": 0.95, "05": 0.03, "51": 0.02})
+    port: Port | None = None  # of its own, beside the one that all share; 0: any free one
     faults: tuple[Fault, ...] = ()
     capacity: dict[CallOperation, Capacity] = {}  # what is left out has no bound
     refund_delay: Latency | None = None  # None: a refund is complete when it is answered
@@ -122,6 +126,7 @@ class Upi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     latency: Latency = Lognormal(Duration("60ms"), Duration("250ms"))
     latencies: dict[CallOperation, Latency] = {}
     outcomes: dict[str, Probability] = msgspec.field(default_factory=lambda: {"00": 0.98, "ZA": 0.01, "Z9": 0.01})
+    port: Port | None = None  # of its own, beside the one that all share; 0: any free one
     faults: tuple[Fault, ...] = ()
     capacity: dict[CallOperation, Capacity] = {}
     refund_delay: Latency | None = None
@@ -141,6 +146,7 @@ class Bank(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     outcomes: dict[str, Probability] = msgspec.field(
         default_factory=lambda: {"00": 0.97, "customer_cancelled": 0.02, "insufficient_funds": 0.01}
     )
+    port: Port | None = None  # of its own, beside the one that all share; 0: any free one
     faults: tuple[Fault, ...] = ()
     capacity: dict[CallOperation, Capacity] = {}
     refund_delay: Latency | None = None
@@ -198,7 +204,7 @@ class Phase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def __post_init__(self) -> None:
         if self.end.ms <= self.start.ms:
             raise ValueError(f"until ({self.end}) must come after from ({self.start})")
-        for provider in ("card", "upi", "bank"):
+        for provider in PROVIDERS:
             for index, fault in enumerate(getattr(self, provider).faults or ()):
                 if fault.windowed:
                     raise ValueError(
@@ -228,6 +234,30 @@ class Simulators(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         for before, after in pairwise(sorted(self.phases, key=lambda phase: phase.start.ms)):
             if after.start.ms < before.end.ms:
                 raise ValueError(f"phases: {after.name!r} starts ({after.start}) before {before.name!r} ends ({before.end})")
+        _check_ports(self)
+
+
+def ports_of(settings: Simulators) -> dict[str, int]:
+    """The ports that providers have of their own, as configured."""
+    return {provider: port for provider in PROVIDERS if (port := getattr(settings, provider).port) is not None}
+
+
+def _check_ports(settings: Simulators) -> None:
+    ports = ports_of(settings)
+    for provider, port in ports.items():
+        twins = [other for other, theirs in ports.items() if theirs == port]
+        if port and len(twins) > 1:
+            raise ValueError(f"{provider}.port: {' and '.join(twins)} cannot all have port {port}")
+    sections: list[tuple[str, Simulators | Phase]] = [("", settings)]
+    sections += [(f"phases[{index}].", phase) for index, phase in enumerate(settings.phases)]
+    for where, section in sections:
+        for provider in PROVIDERS:
+            for index, fault in enumerate(getattr(section, provider).faults or ()):
+                if fault.operation == "connect" and provider not in ports:
+                    raise ValueError(
+                        f"{where}{provider}.faults[{index}]: {fault.kind} closes the provider's own listening socket; "
+                        f"give {provider} a port of its own: port = 9001 (a tenant can have none)"
+                    )
 
 
 class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -295,8 +325,7 @@ def convert(document: object, kind: type[T], *, file: str) -> T:
     try:
         return msgspec.convert(document, kind, dec_hook=dec_hook)
     except msgspec.ValidationError as error:
-        key, reason = locate(error)
-        raise ConfigError(file, key, reason + hints.hint(kind, key, reason)) from None
+        raise ConfigError(file, *locate(error, kind)) from None
 
 
 def encode(config: Simulators) -> bytes:
@@ -313,7 +342,8 @@ def dec_hook(kind: type, value: object) -> object:
     return Duration(value)
 
 
-def locate(error: msgspec.ValidationError) -> tuple[str, str]:
-    """Key path (`card.latency.p50`, empty for the top) and reason of a msgspec error."""
+def locate(error: msgspec.ValidationError, schema: type) -> tuple[str, str]:
+    """Key path (`card.latency.p50`, empty for the top) and reason of a msgspec error about what should have been a `schema`."""
     reason, _, where = str(error).replace(" - at `key` in `$", " as a key - at `$").partition(" - at `$")
-    return where.rstrip("`").lstrip("."), reason
+    key = where.rstrip("`").lstrip(".")
+    return key, hints.helped(schema, key, reason)

@@ -4,7 +4,7 @@ Every change of the settings is an edit of the same document that a configuratio
 rules: it holds from then on, or it is refused with field and reason and nothing has changed.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
@@ -12,17 +12,18 @@ import msgspec
 from aiohttp import web
 
 from simulators import snapshot
+from simulators.answers import Kept, ResetDone, Restored, Snapshots, WorldTime
 from simulators.clock import ADVANCE_MS_MAX
-from simulators.config import ConfigError, Simulators, convert, dec_hook, locate
+from simulators.config import PROVIDERS, ConfigError, Simulators, convert, dec_hook, locate, ports_of
 from simulators.durations import Duration
-from simulators.faults import Fault, Name
+from simulators.faults import MATCHES, Fault, Name
+from simulators.hints import suggestion
 from simulators.routes import Routes
-from simulators.site import Site
+from simulators.site import Site, settings_of
 from simulators.snapshot import SNAPSHOTS_MAX, Snapshot
 from simulators.wire import JSON, Refused, read
 
 Document = dict[str, Any]
-PROVIDERS = ("card", "upi", "bank")
 DEPTH_MAX = 32  # of a merge patch; the deepest setting is at 8
 
 
@@ -64,7 +65,7 @@ def add(routes: Routes, site: Site) -> None:
     async def reset(request: web.BaseRequest, _: str) -> web.Response:
         asked = await _body(request, Reset)
         snapshot.reset(site, birth, seed=asked.seed, settings=site.base if asked.config else None)
-        return reply({"seed": site.world.draws.seed, "clock": _clock(site)})
+        return reply(ResetDone(site.world.draws.seed, _time(site)))
 
     routes.add("/admin/reset", POST=reset)
 
@@ -82,9 +83,26 @@ def document_of(settings: Simulators) -> Document:
 
 def edited(settings: Simulators, patch: Document) -> Simulators:
     """The settings with a JSON merge patch (RFC 7396) over them: `null` means the default. Raises Refused (400)."""
-    merged = _merge(document_of(settings), patch)
-    with _refusing():
-        return convert(merged, Simulators, file="")
+    document = document_of(settings)
+    _check_nulls(document, patch)
+    changed = _converted(_merge(document, patch))
+    ports, others = ports_of(settings), ports_of(changed)
+    for provider in PROVIDERS:
+        if ports.get(provider) != others.get(provider):
+            sentence = f"{provider}.port: ports are opened at the start, for the process's own world, and stay as they are"
+            raise Refused(400, "invalid_request", sentence)
+    return changed
+
+
+def _check_nulls(document: Document, patch: Document) -> None:
+    """Raises Refused where a setting would go back to its default that there is not: the RFC lets it pass, but it is a slip."""
+    sections: list[tuple[str, object, object]] = [("", document, patch)]
+    sections += [(f"{name}.", document.get(name), below) for name, below in patch.items()]
+    for where, known, asked in sections:
+        if isinstance(known, dict) and isinstance(asked, dict):
+            for name, value in asked.items():
+                if value is None and name not in known:
+                    raise Refused(400, "invalid_request", f"{where}{name}: there is no such setting{suggestion(name, known)}")
 
 
 def _merge(target: object, patch: object, depth: int = 0) -> Any:  # noqa: ANN401 - any JSON
@@ -127,16 +145,18 @@ def _add_faults(routes: Routes, site: Site) -> None:
             sentence = f"a fault called {name!r} is there already; DELETE /admin/faults/{name} first, or choose another name"
             raise Refused(409, "fault_exists", sentence)
         own = {field: value for field, value in fault.items() if field != "provider"}
-        shadow = _shadow(getattr(site.settings, provider).faults, fault.get("operation", "create"))
-        if shadow is not None:
-            sentence = f"it would never happen: {provider}.{shadow} takes every such call already; stop that first"
-            raise Refused(409, "fault_shadowed", sentence)
         sections = [document[provider]]
         if own.get("from") is None and own.get("until") is None:  # a phase's faults have the phase's window
             sections += [phase[provider] for phase in document["phases"] if "faults" in phase[provider]]
         for section in sections:
             section["faults"] = (*section["faults"], own)
-        site.change(_converted(document, f"{provider}.faults[{len(sections[0]['faults']) - 1}]"))
+        settings = _converted(document, f"{provider}.faults[{len(sections[0]['faults']) - 1}]")
+        *others, started = settings_of(settings, provider).faults
+        shadow = _shadow(others, started.operation)
+        if shadow is not None:
+            sentence = f"it would never happen: {provider}.{shadow} takes every such call already; stop that first"
+            raise Refused(409, "fault_shadowed", sentence)
+        site.change(settings)
         return reply({"provider": provider, **own}, status=201)
 
     async def stop(_request: web.BaseRequest, name: str) -> web.Response:
@@ -159,17 +179,15 @@ def _start(fault: Document) -> tuple[str, str]:
     try:
         asked = msgspec.convert(fault, Start)
     except msgspec.ValidationError as error:
-        raise _refused(error) from None
+        raise _refused(error, Start) from None
     return asked.provider, asked.name
 
 
-def _shadow(faults: tuple[Fault, ...], operation: str) -> str | None:
+def _shadow(faults: list[Fault], operation: str) -> str | None:
     """The fault after which none of the operation's calls is left for others; faults that ask for something leave some."""
     taken = 0.0
     for index, fault in enumerate(faults):
-        asks = fault.windowed or any(
-            getattr(fault, match) is not None for match in ("first", "merchant", "amount", "bin", "vpa")
-        )
+        asks = fault.windowed or any(getattr(fault, match) is not None for match in MATCHES)
         if fault.operation == operation and not asks:
             taken += fault.probability
             if taken >= 1:
@@ -191,7 +209,7 @@ def _faults(document: Document) -> list[Document]:
 
 def _add_clock(routes: Routes, site: Site) -> None:
     async def show(_request: web.BaseRequest, _: str) -> web.Response:
-        return reply(_clock(site))
+        return reply(_time(site))
 
     async def advance(request: web.BaseRequest, _: str) -> web.Response:
         by_ms = round((await _body(request, Advance)).by.ms)
@@ -201,22 +219,15 @@ def _add_clock(routes: Routes, site: Site) -> None:
             site.world.clock.advance(by_ms)
         except ValueError as error:
             raise Refused(400, "invalid_request", f"by: {error}") from None
-        return reply(_clock(site))
+        return reply(_time(site))
 
     routes.add("/admin/clock", GET=show)
     routes.add("/admin/clock/advance", POST=advance)
 
 
-def _clock(site: Site) -> dict[str, object]:
-    world = site.world
-    now_ms = world.now_ms()
-    return {
-        "nowMs": now_ms,
-        "offsetMs": world.clock.offset_ms,
-        "timersWaiting": world.clock.waiting,
-        "callbacksUnderWay": site.callbacks.outstanding,
-        "timelineMs": world.elapsed_ms(now_ms),
-    }
+def _time(site: Site) -> WorldTime:
+    clock, now_ms = site.world.clock, site.world.now_ms()
+    return WorldTime(now_ms, clock.offset_ms, clock.waiting, site.callbacks.outstanding, site.world.elapsed_ms(now_ms))
 
 
 def _add_snapshots(routes: Routes, site: Site, snapshots: dict[str, Snapshot]) -> None:
@@ -226,7 +237,7 @@ def _add_snapshots(routes: Routes, site: Site, snapshots: dict[str, Snapshot]) -
         return snapshots[name]
 
     async def show(_request: web.BaseRequest, _: str) -> web.Response:
-        return reply({"snapshots": [_shown(name, one) for name, one in snapshots.items()], "max": SNAPSHOTS_MAX})
+        return reply(Snapshots([_kept(name, one) for name, one in snapshots.items()], SNAPSHOTS_MAX))
 
     async def save(request: web.BaseRequest, _: str) -> web.Response:
         name = (await _body(request, NewSnapshot)).name
@@ -234,11 +245,12 @@ def _add_snapshots(routes: Routes, site: Site, snapshots: dict[str, Snapshot]) -
             sentence = f"there are {SNAPSHOTS_MAX} snapshots already; DELETE /admin/snapshots/NAME one of them"
             raise Refused(429, "too_many_snapshots", sentence)
         snapshots[name] = snapshot.take(site)
-        return reply(_shown(name, snapshots[name]) | {"callbacksUnderWay": site.callbacks.outstanding}, status=201)
+        return reply(_kept(name, snapshots[name]), status=201)
 
     async def restore(_request: web.BaseRequest, name: str) -> web.Response:
-        snapshot.restore(site, named(name))
-        return reply({"restored": name, "clock": _clock(site)})
+        kept, under_way = named(name), site.callbacks.outstanding
+        snapshot.restore(site, kept)
+        return reply(Restored(name, under_way, _time(site)))
 
     async def delete(_request: web.BaseRequest, name: str) -> web.Response:
         named(name)
@@ -250,8 +262,8 @@ def _add_snapshots(routes: Routes, site: Site, snapshots: dict[str, Snapshot]) -
     routes.add("/admin/snapshots/*/restore", POST=restore)
 
 
-def _shown(name: str, one: Snapshot) -> Document:
-    return {"name": name, "atMs": one.at, "seed": one.seed, "entries": one.mark.entries, "bytes": len(one.memory)}
+def _kept(name: str, one: Snapshot) -> Kept:
+    return Kept(name, one.at, one.seed, one.mark.entries, len(one.memory), one.callbacks_under_way)
 
 
 def _converted(document: Document, at: str = "") -> Simulators:
@@ -269,13 +281,13 @@ def _refusing(at: str = "") -> Generator[None]:
         raise Refused(400, "invalid_request", f"{field}: {error.reason}" if field else error.reason) from None
 
 
-async def _body(request: web.BaseRequest, kind: Callable[..., Any]) -> Any:  # noqa: ANN401 - a `kind`
+async def _body(request: web.BaseRequest, kind: type) -> Any:  # noqa: ANN401 - a `kind`
     """The body as a `kind`; none at all is an empty object."""
     body = await read(request) or b"{}"
     try:
         return msgspec.json.decode(body, type=kind, dec_hook=dec_hook)
     except msgspec.ValidationError as error:
-        raise _refused(error) from None
+        raise _refused(error, kind) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(400, "invalid_request", f"the body is not valid JSON: {error}") from None
 
@@ -285,6 +297,6 @@ async def _object(request: web.BaseRequest) -> Document:
     return document
 
 
-def _refused(error: msgspec.ValidationError) -> Refused:
-    field, reason = locate(error)
+def _refused(error: msgspec.ValidationError, kind: type) -> Refused:
+    field, reason = locate(error, kind)
     return Refused(400, "invalid_request", f"{field}: {reason}" if field else reason)

@@ -11,7 +11,7 @@ here never becomes a chargeback; in the world it may.
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -32,7 +32,6 @@ Status = Literal[
     "needs_response", "under_review", "won", "lost", "warning_needs_response", "warning_under_review", "warning_closed"
 ]
 Event = Literal["accept", "evidence", "no_answer", "issuer_agrees", "issuer_disagrees"]
-STATUSES: tuple[Status, ...] = get_args(Status)
 
 # What is not in here cannot happen.
 TRANSITIONS: dict[tuple[Status, Event], Status] = {
@@ -109,7 +108,7 @@ class Disputes:
         """The newest LIST_MAX disputes, newest first, of one status or all."""
         self._calls_without_dispute += 1
         call = self._begin(None, "list", self._calls_without_dispute)
-        if call.fault is not None and not call.fault.acts:
+        if call.barred:
             return self._intake.unserved(call, UNKNOWN)
         found: list[Dispute] = []
         for case in reversed(self._cases.values()):
@@ -136,12 +135,12 @@ class Disputes:
         if case is None:
             self._calls_without_dispute += 1
             call = self._begin(None, dispute_id, self._calls_without_dispute, subject=dispute_id)
-            if call.fault is not None and not call.fault.acts:
+            if call.barred:
                 return self._intake.unserved(call, UNKNOWN)
             return self._intake.missing(call, f"no dispute has the id {dispute_id!r}")
         case.calls += 1
         call = self._begin(case.record, dispute_id, case.calls, subject=dispute_id)
-        if call.fault is not None and not call.fault.acts:
+        if call.barred:
             return self._intake.unserved(call, case.record, case.dispute)
         if event is None:
             return self._intake.done(call, case.record, case.dispute)
@@ -205,5 +204,4 @@ class Disputes:
 
     def _tell(self, case: _Case) -> None:
         if case.url is not None:
-            merchant_id = case.record.merchant_id
-            self._announce(self._intake.provider, case.dispute, case.url, "dispute", merchant_id=merchant_id)
+            self._announce(self._intake.provider, case.dispute, case.url, "dispute", record=case.record)

@@ -5,12 +5,13 @@ from typing import Annotated, Any
 import msgspec
 from aiohttp import web
 
+from simulators.admin import read_query
 from simulators.answering import perform
-from simulators.disputes import STATUSES
+from simulators.disputes import Status
 from simulators.provider import Provider
 from simulators.providers import Amount, Currency, Reference, Url
 from simulators.routes import Routes
-from simulators.wire import Refused, check_ascii, check_reference, decode
+from simulators.wire import check_ascii, check_reference, decode
 
 EVIDENCE_MAX = 10_000  # characters; what a dispute form takes
 
@@ -43,6 +44,12 @@ class RefundRequest(Increment, frozen=True, forbid_unknown_fields=True):
     """Body of a refund call."""
 
     callbackURL: Url | None = None
+
+
+class DisputeQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Query of `GET /card/disputes`."""
+
+    status: Status | None = None
 
 
 class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,11 +112,7 @@ def add_card(routes: Routes, provider: Provider[Any], *, hold_s: float) -> None:
         return await perform(request, answer, hold_s)
 
     async def disputes(request: web.BaseRequest, _: str) -> web.StreamResponse:
-        wanted = request.query.get("status")
-        status = next((status for status in STATUSES if status == wanted), None)
-        if wanted is not None and status is None:
-            raise Refused(400, "invalid_request", f"status: must be one of {', '.join(STATUSES)}")
-        return await perform(request, provider.disputes.list(status), hold_s)
+        return await perform(request, provider.disputes.list(read_query(request, DisputeQuery).status), hold_s)
 
     async def dispute(request: web.BaseRequest, dispute_id: str) -> web.StreamResponse:
         return await perform(request, provider.disputes.show(check_id(dispute_id)), hold_s)

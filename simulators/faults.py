@@ -3,11 +3,11 @@
 A fault applies to the calls of one operation, in a window of the timeline or always, and to those alone that match what it asks
 for. The faults of one operation are mutually exclusive: one draw decides between those that apply and health, each with its own
 probability; where they add up to more than 1, the first in the list win. What each kind looks like to a client is written down in
-docs/faults.md; `answering.py` and `callbacks.py` do it.
+docs/faults.md; `answering.py`, `callbacks.py` and `ports.py` do it.
 """
 
 import math
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, cast, get_args
 
 import msgspec
 
@@ -27,7 +27,7 @@ CallOperation = Literal[
     "mandate",
     "payout",
 ]
-Operation = Literal[CallOperation, "callback"]
+Operation = Literal[CallOperation, "callback", "connect"]
 CallKind = Literal[
     "reset_before",
     "reset_after",
@@ -50,15 +50,16 @@ CallKind = Literal[
 CallbackKind = Literal[
     "lost", "late", "twice", "twice_at_once", "out_of_order", "bad_signature", "old_timestamp", "unknown_payment"
 ]
-Kind = Literal[CallKind, CallbackKind]
+Kind = Literal[CallKind, CallbackKind, "connection_refused"]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z", description="1 to 64 of A-Z a-z 0-9 _ -")]
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 CALLS: tuple[CallOperation, ...] = get_args(CallOperation)
 # The operations whose answer has an `amount`.
 AMOUNTS: tuple[Operation, ...] = tuple(operation for operation in CALLS if operation not in ("dispute", "mandate"))
 CALLBACK: tuple[Operation, ...] = ("callback",)
+CONNECT: tuple[Operation, ...] = ("connect",)  # before any call: whatever it is for, and whoever makes it
 
 
 class Trait(NamedTuple):
@@ -96,8 +97,10 @@ TRAITS: dict[Kind, Trait] = {
     "bad_signature": Trait(CALLBACK),
     "old_timestamp": Trait(CALLBACK),
     "unknown_payment": Trait(CALLBACK),
+    "connection_refused": Trait(CONNECT, acts=False),
 }
 PARAMETERS = ("delay", "over", "retry_after", "acts")
+MATCHES = ("first", "merchant", "amount", "bin", "vpa")
 
 
 class AmountRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,13 +124,15 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: Kind
     probability: Probability = 1.0
-    operation: Operation = "create"
+    operation: Operation = cast("Operation", "")  # left out: create, or the one that the kind has if it has but one
     start: Duration | None = msgspec.field(default=None, name="from")  # on the timeline; None: from its zero
     end: Duration | None = msgspec.field(default=None, name="until")  # None: for good
     first: Annotated[int, msgspec.Meta(ge=1)] | None = None
     merchant: str | None = None
     amount: int | AmountRange | None = None
-    bin: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,11}\Z")] | None = None  # the card number starts with it
+    bin: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,11}\Z", description="1 to 11 digits")] | None = (
+        None  # what the card number starts with
+    )
     vpa: str | None = None
     delay: Duration | None = None  # of `late`: beyond the latency
     over: Duration | None = None  # of `drip`: from the first byte to the last
@@ -139,8 +144,13 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.end is not None and self.end.ms <= (self.start.ms if self.start else 0):
             raise ValueError(f"until ({self.end}) must come after from ({self.start or '0s'})")
         trait = TRAITS[self.kind]
+        if not self.operation:
+            only = trait.operations[0] if len(trait.operations) == 1 else "create"
+            msgspec.structs.force_setattr(self, "operation", only)
         if self.operation not in trait.operations:
             raise ValueError(f"{self.kind} is no fault of {self.operation}; its operation can be {', '.join(trait.operations)}")
+        if self.operation == "connect":
+            self._check_asks_nothing()
         if self.operation not in ("create", "authenticate") and (self.bin is not None or self.vpa is not None):
             raise ValueError(f"only create and authenticate carry a card number or VPA: bin and vpa match no {self.operation}")
         for parameter in PARAMETERS:
@@ -149,6 +159,14 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"{parameter} means nothing for {self.kind}; leave it out")
             if not given and parameter == trait.needs:
                 raise ValueError(f'{self.kind} needs {parameter}, such as {parameter} = "3s"')
+
+    def _check_asks_nothing(self) -> None:
+        for asked in MATCHES:
+            if getattr(self, asked) is not None:
+                reason = "the connection is refused before any call is read, so only from and until can choose"
+                raise ValueError(f"{asked} means nothing for {self.kind}: {reason}; leave it out")
+        if self.probability != 1:
+            raise ValueError(f"probability: while {self.kind} is active nobody can connect, so it is 1; leave it out")
 
     @property
     def windowed(self) -> bool:

@@ -10,7 +10,7 @@ from simulators.charges import Conflict
 from simulators.faults import Injected, Operation
 from simulators.journal import Entry, Subject
 from simulators.phases import Conducts
-from simulators.providers import Conduct
+from simulators.providers import Conduct, Create
 from simulators.world import Record, World, queue_ms
 
 UNKNOWN = Record()  # of a reference that nobody ever charged; never written to
@@ -40,6 +40,16 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     delay_ms: int
     wait_ms: int
 
+    @property
+    def barred(self) -> bool:
+        """Whether its fault forbids that anything is done."""
+        return self.fault is not None and not self.fault.acts
+
+
+def keyed(what: str, reference: str) -> str:
+    """The key of a call's draws where several kinds of calls are one operation and must not share them. No reference has a slash."""
+    return f"{what}/{reference}"
+
 
 class Intake:
     """The calls of one provider."""
@@ -60,18 +70,19 @@ class Intake:
         record: Record = UNKNOWN,
         subject: str | None = None,
         amount: int | None = None,
-        bin: str | None = None,  # noqa: A002 - the field's own word
-        vpa: str | None = None,
+        request: Create | None = None,
+        fault: Injected | None = None,
     ) -> Call:
-        """Takes a call whose draw is that of `key`. Unless its fault forbids it, the caller acts, then ends the call."""
+        """Takes a call whose draw is that of `key`. Unless its fault forbids it, the caller acts, then ends the call.
+        `request` carries its card number or VPA, if anything does. A `fault` that is known before comes before any that is drawn."""
         world = self.world
         now_ms = world.now_ms()
         draw = world.draws.draw(self.provider, operation, key, attempt)
         elapsed_ms = world.elapsed_ms(now_ms)
         conduct = self._conducts.at(elapsed_ms)
-        fault = None
-        if operation in conduct.faults.operations:
-            asked = faults.Call(operation, attempt, elapsed_ms, record.merchant_id, amount, bin, vpa)
+        if fault is None and operation in conduct.faults.operations:
+            number, vpa = request.instrument() if request else (None, None)
+            asked = faults.Call(operation, attempt, elapsed_ms, record.merchant_id, amount, number, vpa)
             fault = conduct.faults.pick(asked, draw.fault)
         delay_ms = wait_ms = 0
         if fault is None or fault.acts:

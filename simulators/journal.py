@@ -73,7 +73,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     fault_id: str | None = None
 
 
-class Row(msgspec.Struct, rename="camel"):
+class Row(msgspec.Struct, rename="camel", gc=False):
     """An entry as it is read: one line of the journal."""
 
     seq: int

@@ -17,10 +17,17 @@ from simulators.world import queue_ms
 PREFIX = "paydrome_simulators"
 
 
-def add(routes: Routes, site: Site, *, tenants: Callable[[], int] | None = None) -> None:
-    """Adds the route. `tenants` counts those of this process; a tenant knows nothing of others."""
+def add(
+    routes: Routes,
+    site: Site,
+    *,
+    tenants: Callable[[], int] | None = None,
+    refusing: Callable[[], dict[str, bool]] = dict,
+) -> None:
+    """Adds the route. `tenants` counts those of this process, `refusing` are its providers that have a port of their own; a tenant
+    knows nothing of others, and has no ports."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Site(site, tenants))
+    registry.register(_Site(site, tenants, refusing))
 
     async def metrics(_request: web.BaseRequest, _: str) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -29,9 +36,10 @@ def add(routes: Routes, site: Site, *, tenants: Callable[[], int] | None = None)
 
 
 class _Site(Collector):
-    def __init__(self, site: Site, tenants: Callable[[], int] | None) -> None:
+    def __init__(self, site: Site, tenants: Callable[[], int] | None, refusing: Callable[[], dict[str, bool]]) -> None:
         self._site = site
         self._tenants = tenants
+        self._refusing = refusing
 
     def describe(self) -> list[Metric]:
         """Nothing yet: names are not checked against other collectors, as there are none."""
@@ -44,6 +52,8 @@ class _Site(Collector):
         yield _delays(tally)
         yield _waits(tally)
         yield _queues(self._site)
+        if refusing := self._refusing():
+            yield _refusals(refusing)
         yield from self._gauges()
 
     def _gauges(self) -> Iterator[Metric]:
@@ -95,6 +105,14 @@ def _queues(site: Site) -> Metric:
     family = GaugeMetricFamily(f"{PREFIX}_queue_length", text, labels=("provider", "operation"))
     for provider, operation, waiting in queues(site):
         family.add_metric((provider, operation), waiting)
+    return family
+
+
+def _refusals(refusing: dict[str, bool]) -> Metric:
+    text = "Whether a provider with a port of its own refuses connections now"
+    family = GaugeMetricFamily(f"{PREFIX}_refusing_connections", text, labels=("provider",))
+    for provider, refuses in refusing.items():
+        family.add_metric((provider,), refuses)
     return family
 
 

@@ -12,21 +12,28 @@ import msgspec
 from aiohttp import web
 
 from simulators.admin import Timeline
+from simulators.answers import Balance, Kept, ResetDone, Restored, Snapshots, Tenant, TenantList, WorldTime
 from simulators.authentications import AuthenticationRequest
 from simulators.autopay import Execute, Register
 from simulators.bank_payouts import Order as PayoutOrder
 from simulators.charges import Charge
 from simulators.control import Advance, NewSnapshot, Reset
+from simulators.digest import Fates
 from simulators.disputes import Dispute
 from simulators.durations import Duration
-from simulators.endpoints import Capture, Evidence, Increment, RefundRequest, Reversal
+from simulators.endpoints import Capture, DisputeQuery, Evidence, Increment, RefundRequest, Reversal
+from simulators.explain import Explanation
+from simulators.journal import Row
 from simulators.mandates import Mandate
 from simulators.payouts import Payout
 from simulators.providers import card, netbanking, upi
 from simulators.refunds import Refund
 from simulators.routes import Routes
+from simulators.search import Search, Window
+from simulators.settlement import Order as SettlementOrder
+from simulators.statements import Order as StatementOrder
 from simulators.steps import Step
-from simulators.tenants import NewTenant
+from simulators.tenants import HEADER, NewTenant
 from simulators.threeds import Authentication
 from simulators.verification import Verdict, Verification
 from simulators.wire import JSON
@@ -36,6 +43,7 @@ Any call can be told to go wrong (docs/faults.md); `X-Paydrome-Fault` and `X-Pay
 `X-Paydrome-Delay-Ms` how long it was held back. A path may begin with `/t/NAME`, or a call have the header `X-Paydrome-Tenant: NAME`,
 for a world of its own (docs/control.md)."""
 REF = "#/components/schemas/{name}"
+TENANT = "#/components/parameters/tenant"
 
 
 class Error(msgspec.Struct):
@@ -51,8 +59,14 @@ class Disputes(msgspec.Struct):
     disputes: list[Dispute]
 
 
+class Live(msgspec.Struct):
+    """Answer of `GET /health`."""
+
+    status: str
+
+
 class Call(NamedTuple):
-    """One method of one path. `media` is the answer's kind where it is not the JSON of a struct."""
+    """One method of one path. `media` is the answer's kind where it is not the JSON of a struct, `query` a struct of parameters."""
 
     method: str
     path: str
@@ -63,6 +77,7 @@ class Call(NamedTuple):
     refusals: tuple[int, ...] = (400,)
     status: int = 200
     media: str = "application/json"
+    query: type | None = None
 
 
 BASIC = {"reference": "order-1", "amount": 49900, "currency": "INR", "merchantID": "shop"}
@@ -112,7 +127,7 @@ _MANDATE, _AUTHENTICATE = "/upi/mandates/{reference}", BASIC | {"card": CARD, "r
 _CARD = [
     Call("post", f"{_CHARGE}/increment", "Raise what is authorized", Step, Increment, PART, CHANGING),
     Call("post", f"{_CHARGE}/capture", "Take a part or all of what is authorized", Step, Capture, PART, CHANGING),
-    Call("get", "/card/disputes", "The newest disputes", Disputes),
+    Call("get", "/card/disputes", "The newest disputes", Disputes, query=DisputeQuery),
     Call("get", _DISPUTE, "A dispute", Dispute, refusals=KNOWN),
     Call("post", f"{_DISPUTE}/accept", "Give in", Dispute, refusals=CHANGING),
     Call("post", f"{_DISPUTE}/evidence", "Answer with evidence", Dispute, Evidence, {"text": "delivered"}, CHANGING),
@@ -137,33 +152,41 @@ _UPI = [
 _BANK = [
     Call("post", "/bank/payouts", "Send money to somebody", Payout, PayoutOrder, PAYOUT, (400, 409)),
     Call("get", "/bank/payouts/{reference}", "What became of a payout", Payout, refusals=KNOWN),
-    Call("get", "/bank/statements/{merchantID}/{day}", "The bank's statement of a day"),
+    Call("get", "/bank/statements/{merchantID}/{day}", "The bank's statement of a day", query=StatementOrder),
 ]
 _VERIFY = {"expect": [{"operation": "create", "reference": "order-1", "provider": "card"}]}
 _OPERATOR = [
-    Call("get", "/health", "Whether it lives"),
-    Call("get", "/health/ready", "Whether it serves"),
-    Call("get", "/journal", "What really happened", media="application/x-ndjson"),
-    Call("get", "/metrics", "Prometheus metrics", media="text/plain"),
-    Call("get", "/openapi.json", "This document"),
+    Call("get", "/health", "Whether it lives", Live, refusals=()),
+    Call("get", "/health/ready", "Whether it serves", Live, refusals=()),
+    Call("get", "/journal", "What really happened, an entry a line", Row, media="application/x-ndjson", query=Search),
+    Call("get", "/metrics", "Prometheus metrics", media="text/plain", refusals=()),
+    Call("get", "/openapi.json", "This document", refusals=()),
     Call("post", "/merchant/webhooks/{name}", "Receive a gateway's webhook", refusals=(400, 401)),
     *(
         call
         for provider in ("card", "upi", "bank")
         for call in (
-            Call("get", f"/settlements/{provider}/{{day}}", "The settlement file of a day", media="text/csv"),
-            Call("get", f"/settlements/{provider}/{{day}}/answers", "The breaks that were planted in it"),
+            Call(
+                "get",
+                f"/settlements/{provider}/{{day}}",
+                "The settlement file of a day",
+                media="text/csv",
+                query=SettlementOrder,
+            ),
+            Call(
+                "get", f"/settlements/{provider}/{{day}}/answers", "The breaks that were planted in it", query=SettlementOrder
+            ),
         )
     ),
     Call("post", "/admin/timeline", "Set the timeline's zero", Timeline, Timeline, {"startAtMs": 1_700_000_000_000}),
     Call("post", "/admin/verify", "Did this happen, so many times?", Verdict, Verification, _VERIFY),
-    Call("get", "/admin/balance", "What moved, by currency"),
-    Call("get", "/admin/digest", "One number for the fates of all charges"),
-    Call("get", "/admin/explain/{reference}", "Why a reference met what it met", refusals=KNOWN),
-    Call("get", "/admin/live", "What the live page shows"),
-    Call("get", "/admin/config", "The settings in force"),
-    Call("patch", "/admin/config", "Change settings: a JSON merge patch", body=dict, example={"card": {"outcomes": {"00": 1}}}),
-    Call("get", "/admin/faults", "All faults"),
+    Call("get", "/admin/balance", "What moved, by currency", Balance, query=Window),
+    Call("get", "/admin/digest", "One number for the fates of all charges", Fates, refusals=()),
+    Call("get", "/admin/explain/{reference}", "Why a reference met what it met", Explanation, refusals=KNOWN),
+    Call("get", "/admin/live", "What the live page shows", refusals=()),
+    Call("get", "/admin/config", "The settings in force", dict, refusals=()),
+    Call("patch", "/admin/config", "Change settings: a JSON merge patch", dict, dict, {"card": {"outcomes": {"00": 1}}}),
+    Call("get", "/admin/faults", "All faults", refusals=()),
     Call(
         "post",
         "/admin/faults",
@@ -174,31 +197,16 @@ _OPERATOR = [
         status=201,
     ),
     Call("delete", "/admin/faults/{name}", "Stop a fault", refusals=(404,)),
-    Call("get", "/admin/clock", "The world's time, and what waits for it"),
-    Call("post", "/admin/clock/advance", "Move the clock", body=Advance, example={"by": "1s"}),
-    Call("post", "/admin/reset", "Forget what happened", body=Reset, example={"seed": 7}),
-    Call("get", "/admin/snapshots", "What was kept"),
-    Call(
-        "post",
-        "/admin/snapshots",
-        "Keep the world",
-        body=NewSnapshot,
-        example={"name": "clean"},
-        refusals=(400, 429),
-        status=201,
-    ),
-    Call("post", "/admin/snapshots/{name}/restore", "Make the world what it was", refusals=(404,)),
+    Call("get", "/admin/ports", "The ports that providers have of their own"),
+    Call("get", "/admin/clock", "The world's time, and what waits for it", WorldTime, refusals=()),
+    Call("post", "/admin/clock/advance", "Move the clock", WorldTime, Advance, {"by": "1s"}),
+    Call("post", "/admin/reset", "Forget what happened", ResetDone, Reset, {"seed": 7}),
+    Call("get", "/admin/snapshots", "What was kept", Snapshots, refusals=()),
+    Call("post", "/admin/snapshots", "Keep the world", Kept, NewSnapshot, {"name": "clean"}, (400, 429), status=201),
+    Call("post", "/admin/snapshots/{name}/restore", "Make the world what it was", Restored, refusals=(404,)),
     Call("delete", "/admin/snapshots/{name}", "Forget a snapshot", refusals=(404,)),
-    Call("get", "/admin/tenants", "All tenants"),
-    Call(
-        "post",
-        "/admin/tenants",
-        "Make a tenant",
-        body=NewTenant,
-        example={"name": "job-1"},
-        refusals=(400, 409, 429),
-        status=201,
-    ),
+    Call("get", "/admin/tenants", "All tenants", TenantList, refusals=()),
+    Call("post", "/admin/tenants", "Make a tenant", Tenant, NewTenant, {"name": "job-1"}, (400, 409, 429), status=201),
     Call("delete", "/admin/tenants/{name}", "End a tenant", refusals=(404,)),
 ]
 WEBHOOKS: dict[str, type] = {
@@ -224,13 +232,18 @@ def add(routes: Routes) -> None:
 def document() -> bytes:
     """The document; made when it is first asked for."""
     structs = [Error, *WEBHOOKS.values()]
-    structs += [kind for call in calls() for kind in (call.answer, call.body) if kind is not None and kind is not dict]
+    structs += [
+        kind for call in calls() for kind in (call.answer, call.body, call.query) if kind is not None and kind is not dict
+    ]
     unique = list(dict.fromkeys(structs))
     schemas, components = msgspec.json.schema_components(unique, schema_hook=_schema, ref_template=REF)
     of = dict(zip(unique, schemas, strict=True)) | {dict: {"type": "object"}}
+    queries = {kind: _parameters(components.pop(of[kind]["$ref"].rpartition("/")[2])) for kind in _queries()}
+    tenant = {"name": HEADER, "in": "header", "description": "whose world", "schema": {"type": "string"}}
     paths: dict[str, dict[str, Any]] = {}
     for call in calls():
-        paths.setdefault(call.path, {})[call.method] = _operation(call, of)
+        shared = {} if call.path.startswith("/admin/tenants") else {"parameters": [{"$ref": TENANT}]}
+        paths.setdefault(call.path, shared)[call.method] = _operation(call, of, queries)
     return msgspec.json.encode(
         _portable(
             {
@@ -238,13 +251,28 @@ def document() -> bytes:
                 "info": {"title": "paydrome simulators", "version": "1", "description": DESCRIPTION},
                 "paths": paths,
                 "webhooks": {name: {"post": _callback(name, of[kind])} for name, kind in WEBHOOKS.items()},
-                "components": {"schemas": components},
+                "components": {"schemas": components, "parameters": {"tenant": tenant}},
             }
         )
     )
 
 
-def _operation(call: Call, of: dict[type, Any]) -> dict[str, Any]:
+def _queries() -> set[type]:
+    return {call.query for call in calls() if call.query}
+
+
+def _parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The fields of a query's struct, each a parameter."""
+    return [{"name": name, "in": "query", "schema": _given(one)} for name, one in schema["properties"].items()]
+
+
+def _given(schema: dict[str, Any]) -> dict[str, Any]:
+    """What a parameter may be where it stands: `null` is no text."""
+    choices = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    return choices[0] if len(choices) == 1 else schema
+
+
+def _operation(call: Call, of: dict[type, Any], queries: dict[type, list[dict[str, Any]]]) -> dict[str, Any]:
     names = re.findall(r"{(\w+)}", call.path)
     told: dict[str, Any] = {
         "operationId": call.method + re.sub(r"\W+", "_", call.path).rstrip("_"),
@@ -256,8 +284,10 @@ def _operation(call: Call, of: dict[type, Any]) -> dict[str, Any]:
             }
         },
     }
-    if names:
-        told["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    parameters += queries[call.query] if call.query else []
+    if parameters:
+        told["parameters"] = parameters
     if call.body:
         told["requestBody"] = {
             "required": True,

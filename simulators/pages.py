@@ -85,8 +85,8 @@ class BankPages:
 
     async def click(self, request: web.BaseRequest, provider_id: str) -> web.StreamResponse:
         """Takes one step. A payment that is decided already keeps its decision."""
-        charge, waiting = self._find(provider_id)
         fields = form_fields(await read(request))
+        charge, waiting = self._find(provider_id)  # not before: much may happen while a form is on its way
         action = fields.get("action", "")
         if action not in ACTIONS:
             raise Refused(400, "invalid_request", f"action: must be one of {', '.join(ACTIONS)}")

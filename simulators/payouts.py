@@ -100,16 +100,28 @@ RULES: dict[Mode, Rules] = {
 class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="account"):
     """A bank account: 9 to 18 digits, as RBI's account numbers have."""
 
-    accountNumber: Annotated[str, Meta(pattern=r"^[0-9]{9,18}\Z")]
-    ifsc: Annotated[str, Meta(pattern=r"^[A-Z]{4}0[A-Z0-9]{6}\Z")]
+    accountNumber: Annotated[str, Meta(pattern=r"^[0-9]{9,18}\Z", description="9 to 18 digits")]
+    ifsc: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Z]{4}0[A-Z0-9]{6}\Z",
+            description="an IFSC: four capital letters, a zero, six of A-Z 0-9, such as HDFC0000001",
+        ),
+    ]
     name: Annotated[str, Meta(min_length=1, max_length=100)]
 
 
 class Wallet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="wallet"):
     """A prepaid wallet, by its owner's Indian mobile number."""
 
-    provider: Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,32}\Z")]
-    phone: Annotated[str, Meta(pattern=r"^(?:\+91)?[6-9][0-9]{9}\Z")]
+    provider: Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,32}\Z", description="1 to 32 of a-z 0-9 _")]
+    phone: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:\+91)?[6-9][0-9]{9}\Z",
+            description="an Indian mobile number: ten digits, the first from 6 to 9, with or without +91 before them",
+        ),
+    ]
 
 
 class Handle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="vpa"):

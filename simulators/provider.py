@@ -15,7 +15,7 @@ from simulators import charges
 from simulators.charges import Change, Charge, Conflict
 from simulators.clock import Timer
 from simulators.disputes import Disputes
-from simulators.faults import Injected, Operation
+from simulators.faults import Injected
 from simulators.intake import DUPLICATE, UNKNOWN, Answer, Call, Intake
 from simulators.intake import error_body as error_body  # wire.py and others know it from here
 from simulators.magic import APPROVED, DEEMED_CONFIRMED_MS, UPI_EXPIRED
@@ -60,26 +60,20 @@ class Provider(Generic[C]):
 
     def create(self, request: C, host: str) -> Answer:
         """A charge for this reference: a new one, or the one there is."""
-        record = self._record(request.reference)
+        reference, amount = request.reference, request.amount
+        record = self._record(reference)
         record.creates += 1
-        if record.charge is None:
+        charge = record.charge
+        if charge is None:
             record.merchant_id, record.order_id = sys.intern(request.merchantID), request.orderID
-        number, vpa = request.instrument()
         call = self.intake.begin(
-            "create",
-            request.reference,
-            record.creates,
-            key=request.reference,
-            record=record,
-            amount=request.amount,
-            bin=number,
-            vpa=vpa,
+            "create", reference, record.creates, key=reference, record=record, amount=amount, request=request
         )
-        if call.fault is not None and not call.fault.acts:
+        if call.barred:
             return self.intake.unserved(call, record)
-        if record.charge is not None:
-            return self._create_again(call, record, record.charge, request)
-        draw = self.intake.fate(call, request.reference)
+        if charge is not None:
+            return self._create_again(call, record, charge, request)
+        draw = self.intake.fate(call, reference)
         opening = self.dialect.open_charge(request, call.conduct, draw, call.now_ms, host)
         self._open(record, opening, call)
         if opening.answer_lost:
@@ -91,26 +85,27 @@ class Provider(Generic[C]):
         """The charge of this reference, as it is now."""
         record = self._record(reference)
         record.statuses += 1
-        call = self._begin("status", reference, record, record.statuses)
-        limit = self._terms.inquiry_limit
-        if limit is not None and (wait_s := limit.retry_after_s(reference, call.now_ms)) is not None:
+        limit, storm = self._terms.inquiry_limit, None
+        if limit is not None and (wait_s := limit.retry_after_s(reference, self._world.now_ms())) is not None:
             storm = Injected(f"{self.name}.status.inquiries", "rate_limited", acts=False, http_status=429, retry_after_s=wait_s)
-            call = msgspec.structs.replace(call, fault=storm, delay_ms=0, wait_ms=0)
+        charge = record.charge
+        amount = charge.amount if charge else None
+        call = self.intake.begin("status", reference, record.statuses, key=reference, record=record, amount=amount, fault=storm)
         if call.fault is not None:
             if not call.fault.acts:
                 return self.intake.unserved(call, record)
             if call.fault.kind == "stale_status":
                 return self.intake.stale(call, record)
-        if record.charge is None:
+        if charge is None:
             return self._unknown(call, record)
-        return self.intake.done(call, record, record.charge)
+        return self.intake.done(call, record, charge)
 
     def reverse(self, reference: str, amount: int, currency: str) -> Answer:
         """Undoes, cancels, voids or blocks the charge of this reference."""
         record = self._record(reference)
         record.reverses += 1
-        call = self._begin("reverse", reference, record, record.reverses, amount=amount)
-        if call.fault is not None and not call.fault.acts:
+        call = self.intake.begin("reverse", reference, record.reverses, key=reference, record=record, amount=amount)
+        if call.barred:
             return self.intake.unserved(call, record)
         try:
             change = self._reversal(record, call, amount, currency)
@@ -130,16 +125,18 @@ class Provider(Generic[C]):
     def decide(self, reference: str, code: str, *, announce_in_ms: int = 0) -> None:
         """The customer decided. Changes nothing unless the charge is pending. The callback leaves after `announce_in_ms`."""
         record, now_ms = self._records[reference], self._world.now_ms()
-        assert record.charge is not None
+        charge = record.charge
+        assert charge is not None
         number = rrn(self._world.draws.draw(self.name, "create", reference, 1))
-        change = charges.decide(record.charge, code=code, rrn=number, now_ms=now_ms)
+        change = charges.decide(charge, code=code, rrn=number, now_ms=now_ms)
         self._end("decide", record, change, announce_in_ms)
 
     def expire(self, reference: str) -> None:
         """Time ran out, for the customer or for an authorization. Changes nothing if neither is waited for."""
         record = self._records[reference]
-        assert record.charge is not None
-        change = charges.expire(record.charge, code=self.dialect.expired, now_ms=self._world.now_ms())
+        charge = record.charge
+        assert charge is not None
+        change = charges.expire(charge, code=self.dialect.expired, now_ms=self._world.now_ms())
         self._end("expire", record, change)
 
     def record(self, reference: str) -> Record | None:
@@ -153,14 +150,14 @@ class Provider(Generic[C]):
 
     def charges(self) -> Iterator[Charge]:
         """All charges there are now, each as it is when its turn comes."""
-        return (record.charge for record in list(self._records.values()) if record.charge is not None)
+        return (charge for record in list(self._records.values()) if (charge := record.charge) is not None)
 
     def find(self, provider_id: str) -> tuple[Charge, Waiting] | None:
         """The charge with this providerID and what it waits or waited for; `None` where no person could ever decide it."""
         record = self._records.get(self._references.get(provider_id, ""))
-        if record is None or record.charge is None or record.waiting is None:
+        if record is None or record.waiting is None or (charge := record.charge) is None:
             return None
-        return record.charge, record.waiting
+        return charge, record.waiting
 
     def _record(self, reference: str) -> Record:
         record = self._records.get(reference)
@@ -168,17 +165,12 @@ class Provider(Generic[C]):
             record = self._records[reference] = Record()
         return record
 
-    def _begin(self, operation: Operation, reference: str, record: Record, attempt: int, *, amount: int | None = None) -> Call:
-        if amount is None and record.charge is not None:
-            amount = record.charge.amount
-        return self.intake.begin(operation, reference, attempt, key=reference, record=record, amount=amount)
-
     def _unknown(self, call: Call, record: Record) -> Answer:
         return self.intake.missing(call, f"no charge with reference {call.reference!r} has arrived at {self.name}", record)
 
     def _open(self, record: Record, opening: Opening, call: Call) -> None:
         charge, waiting = opening.charge, opening.waiting
-        record.charge, record.waiting, record.later = charge, waiting, opening.later
+        record.packed, record.waiting, record.later = charges.pack(charge), waiting, opening.later
         if waiting is not None:
             if charge.redirectURL is not msgspec.UNSET:
                 self._references[charge.providerID] = sys.intern(charge.reference)
@@ -204,8 +196,8 @@ class Provider(Generic[C]):
         return self.intake.done(call, record, change.charge)
 
     def _reversal(self, record: Record, call: Call, amount: int, currency: str) -> Change:
-        if record.charge is not None:
-            return charges.reverse(record.charge, amount=amount, currency=currency, now_ms=call.now_ms)
+        if (charge := record.charge) is not None:
+            return charges.reverse(charge, amount=amount, currency=currency, now_ms=call.now_ms)
         assert call.reference is not None
         new_id = provider_id(self.name, self._world.draws.draw(self.name, "create", call.reference, 1))
         return charges.tombstone(call.reference, provider_id=new_id, amount=amount, currency=currency, now_ms=call.now_ms)
@@ -224,15 +216,15 @@ class Provider(Generic[C]):
         call = self.intake.begin(
             operation, reference, made.calls, key=own_reference, record=record, subject=own_reference, amount=amount
         )
-        if call.fault is not None and not call.fault.acts:
+        if call.barred:
             return self.intake.unserved(call, record, made.step)
         try:
             if made.step is not None:
                 check_repeat(made, reference, amount, currency, final=final)
                 return self.intake.done(call, record, made.step)
-            if record.charge is None:
+            if (charge := record.charge) is None:
                 return self._unknown(call, record)
-            return self._take_step(call, record, record.charge, made, amount, currency, final)
+            return self._take_step(call, record, charge, made, amount, currency, final)
         except Conflict as conflict:
             return self.intake.refuse(call, record, conflict, made.step)
 
@@ -269,7 +261,7 @@ class Provider(Generic[C]):
             when_ms = charge.updatedAt + DEEMED_CONFIRMED_MS
             self._timers[charge.reference] = self._world.clock.call_at(when_ms, self.decide, charge.reference, APPROVED)
         elif waiting is not None:
-            announce = partial(self._announce, self.name, charge, waiting.callback_url, merchant_id=record.merchant_id)
+            announce = partial(self._announce, self.name, charge, waiting.callback_url, record=record)
             if announce_in_ms:
                 self._world.clock.call_at(charge.updatedAt + announce_in_ms, announce)
             else:

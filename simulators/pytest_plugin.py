@@ -122,10 +122,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @contextmanager
 def _running(arguments: list[str]) -> Iterator[str]:
-    command = [sys.executable, "-m", "simulators", "--supervised", *arguments]
+    # -P: no module of the suite's directory stands in for one of ours. A session of its own: Ctrl-C ends the tests, which need it.
+    command = [sys.executable, "-P", "-m", "simulators", "--supervised", *arguments]
+    pipe = subprocess.PIPE
     with (
         tempfile.TemporaryFile() as log,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log) as process,  # noqa: S603 - our own
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, start_new_session=True) as process,  # noqa: S603 - our own
     ):
         assert process.stdin is not None
         assert process.stdout is not None

@@ -22,7 +22,7 @@ from simulators.magic import APPROVED, REFUND_FAILURE, REFUND_LATE_MS
 from simulators.providers import provider_id
 from simulators.world import Record
 
-Announce = Callable[..., None]  # (provider, subject, url[, type], merchant_id=...): see `callbacks.Callbacks.send`
+Announce = Callable[..., None]  # (provider, subject, url[, type], record=...): see `callbacks.Callbacks.send`
 
 
 class Refund(msgspec.Struct, frozen=True, gc=False):
@@ -84,7 +84,7 @@ class Refunds:
         call = self._intake.begin(
             "refund", reference, asked.creates, key=own_reference, record=record, subject=own_reference, amount=amount
         )
-        if call.fault is not None and not call.fault.acts:
+        if call.barred:
             return self._intake.unserved(call, record, asked.refund)
         try:
             if asked.refund is not None:
@@ -108,7 +108,7 @@ class Refunds:
         call = self._intake.begin(
             "refund_status", reference, asked.statuses, key=own_reference, record=record, subject=own_reference, amount=amount
         )
-        if call.fault is not None and not call.fault.acts:
+        if call.barred:
             return self._intake.unserved(call, record, refund)
         if refund is None:
             sentence = f"no refund with reference {own_reference!r} has arrived at {self._intake.provider}"
@@ -158,4 +158,4 @@ class Refunds:
             record.become(charges.release_refund(record.charge, amount=asked.refund.amount, now_ms=now_ms).charge)
         self._intake.happened("refund", record, asked.refund, at=now_ms, moved=moved, subject=asked.refund.reference)
         if asked.callback_url is not None:
-            self._announce(self._intake.provider, asked.refund, asked.callback_url, "refund", merchant_id=record.merchant_id)
+            self._announce(self._intake.provider, asked.refund, asked.callback_url, "refund", record=record)

@@ -53,6 +53,9 @@ CALLBACKS_SEEN: dict[Kind, str] = {
 }
 
 
+CONNECTIONS_SEEN: dict[Kind, str] = {"connection_refused": "the connection is refused"}
+
+
 class Row(NamedTuple):
     """One thing that can be met. `fault` is as a configuration has it, without its `operation`; `value` is a test value."""
 
@@ -79,6 +82,9 @@ def _fault_rows(provider: str, operation: Operation, kind: Kind) -> Iterator[Row
     if operation == "callback":
         needed = {"delay": CALLBACK_DELAY} if trait.needs else {}
         yield Row(provider, operation, CALLBACKS_SEEN[kind], {"kind": kind, **needed})
+        return
+    if operation == "connect":
+        yield Row(provider, operation, CONNECTIONS_SEEN[kind], {"kind": kind}, acts="no")
         return
     plain = {"kind": kind, **({trait.needs: EXAMPLES[trait.needs]} if trait.needs else {})}
     seen = CALLS_SEEN.get(kind) or f"{trait.http_status} `{kind}`"
@@ -200,7 +206,8 @@ What the faults mean and which calls they take: [faults.md](faults.md). The prot
 
 A fault damages an answer and a test value decides an outcome; neither changes the other.
 Of a callback, the client is its receiver. *Acts*: whether the provider does what it was asked to do, whatever the client sees of it.
-Empty: it was asked a question only. *As the mix says*: the `outcomes` of the configuration decide.
+Empty: it was asked a question only. `connect` is no call but what comes before all of them.
+*As the mix says*: the `outcomes` of the configuration decide.
 
 | provider | operation | fault | test value | what the client sees | acts |
 |---|---|---|---|---|---|

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 
 from aiohttp import web
 
+from simulators.answering import hang_up
 from simulators.origin import Handler, guarded
 from simulators.wire import Refused
 
@@ -22,6 +23,7 @@ class Routes:
 
     def __init__(self) -> None:
         self._by_path: dict[str, dict[str, Handler]] = {}
+        self._refused: tuple[str, ...] = ()
 
     def add(self, path: str, **handlers: Handler) -> None:
         """Serves `path` with one handler per method. What changes something below /admin is kept from other sites' pages."""
@@ -29,8 +31,14 @@ class Routes:
             handlers = {method: handler if method == "GET" else guarded(handler) for method, handler in handlers.items()}
         self._by_path[path] = handlers
 
+    def refuse(self, prefixes: tuple[str, ...]) -> None:
+        """From now on what is asked of paths that begin with one of these ends with a reset, unread."""
+        self._refused = prefixes
+
     def __call__(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         """The answer to a request. Raises Refused (404, 405)."""
+        if self._refused and request.path.startswith(self._refused):
+            return _reset(request)
         path, variable = request.raw_path, ""
         handlers = self._by_path.get(path)
         for indices in VARIABLE_INDICES if handlers is None else ():
@@ -45,6 +53,11 @@ class Routes:
             allow = ", ".join(handlers)
             raise Refused(405, "method_not_allowed", f"{request.path} answers {allow} only", allow=allow)
         return handler(request, variable)
+
+
+async def _reset(request: web.BaseRequest) -> web.StreamResponse:
+    hang_up(request, reset=True)
+    return web.Response()
 
 
 def _generalized(path: str, indices: tuple[int, ...]) -> tuple[str, str]:

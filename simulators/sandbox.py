@@ -5,7 +5,8 @@ import base64
 from simulators.config import Config, convert
 
 SECRETS = {
-    name: "whsec_" + base64.b64encode(f"paydrome-sandbox-{name:->15}".encode()).decode() for name in ("upi", "bank", "merchant")
+    name: "whsec_" + base64.b64encode(f"paydrome-sandbox-{name:->15}".encode()).decode()
+    for name in ("card", "upi", "bank", "merchant")
 }
 SETTINGS = {
     "card": {"latency": {"kind": "constant", "value": "50ms"}, "outcomes": {"00": 1}},

@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 import msgspec
 
 from simulators.journal import Row, decode_rows
+from simulators.providers import Currency
 
 TIME_MS_MAX = 253_402_300_800_000  # the end of the year 9999
 NUMBER_MAX = 2**53  # JSON numbers beyond it are not safe in every client; no journal has so many entries
 
-Word = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,64}\Z")]
+Word = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,64}\Z", description="1 to 64 of a-z 0-9 _")]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 TimeMs = Annotated[int, msgspec.Meta(ge=0, le=TIME_MS_MAX)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
@@ -33,7 +34,7 @@ class Criteria(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     status: Word | None = None
     fault: Text | None = None
     amount: Number | None = None
-    currency: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z")] | None = None
+    currency: Currency | None = None
     moved: Signed | None = None
 
     def __post_init__(self) -> None:

@@ -10,6 +10,9 @@ from aiohttp.streams import StreamReader
 
 from simulators.wire import BODY_BYTES_MAX, refusal
 
+BACKLOG = 2048  # a burst of new connections waits in the kernel instead of being refused
+SHUTDOWN_S = 0.5  # what is still held then is a lost answer, which nobody will get anyway
+
 
 class _Connection(web.RequestHandler):
     __slots__ = ()

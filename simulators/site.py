@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import msgspec
+
 from simulators.callbacks import Callbacks
-from simulators.config import Bank, Card, Config, Simulators, Upi
+from simulators.config import PROVIDERS, Bank, Card, Config, Simulators, Upi
 from simulators.history import History
 from simulators.inquiries import InquiryLimit
 from simulators.merchant import Receiver
@@ -47,6 +49,7 @@ class Site:
         self._receiver.latency = latency_table(settings.merchant.latency)
         self.settings = settings
         self.settings_history.note(len(self.world.journal), settings)
+        self.world.clock.on_change()
 
 
 def settings_of(settings: Simulators, provider: str) -> Card | Upi | Bank:
@@ -68,3 +71,19 @@ def terms(settings: Card | Upi | Bank) -> Terms:
             return found._replace(inquiry_limit=InquiryLimit(per_min))
         case _:
             return found
+
+
+def without_ports(settings: Simulators) -> Simulators:
+    """The same for a tenant, who has no ports: without them, and without the faults that need one."""
+
+    def stripped(section: Any, **changes: Any) -> Any:  # noqa: ANN401 - a provider's settings, or a phase's changes of them
+        if section.faults is not None:
+            changes["faults"] = tuple(fault for fault in section.faults if fault.operation != "connect")
+        return msgspec.structs.replace(section, **changes)
+
+    own = {provider: stripped(getattr(settings, provider), port=None) for provider in PROVIDERS}
+    phases = tuple(
+        msgspec.structs.replace(phase, **{provider: stripped(getattr(phase, provider)) for provider in PROVIDERS})
+        for phase in settings.phases
+    )
+    return msgspec.structs.replace(settings, phases=phases, **own)

@@ -16,15 +16,17 @@ import msgspec
 from aiohttp import web
 from yarl import URL
 
+from simulators.answers import Tenant, TenantList
 from simulators.config import Config, Simulators
 from simulators.control import edited, reply
 from simulators.faults import Name
-from simulators.site import Site
+from simulators.site import Site, without_ports
 from simulators.wire import Refused, decode
 
 TENANTS_MAX = 256  # one has some 130 kB, and 16 tasks for its callbacks; a CI with so many jobs at once has several machines
 HEADER = "X-Paydrome-Tenant"
 PREFIX = "/t/"
+WATCHING = ("/live", "/admin/live", "/metrics")  # asked for again and again: a tenant that was deleted must not come back by it
 SEED_MAX = 2**63 - 1
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -42,6 +44,7 @@ class Tenants:
 
     def __init__(self, default: Site, make: Callable[[Config], AbstractAsyncContextManager[Site]]) -> None:
         self._default = default
+        self._base = without_ports(default.base)
         self._make = make
         self._sites: dict[str, Site] = {}
         self._ends: dict[str, AsyncExitStack] = {}
@@ -64,10 +67,14 @@ class Tenants:
         """Ends all tenants."""
         for name in list(self._sites):
             await self._end(name)
+        async with self._changing:  # one whose caller has gone may still be ending
+            pass
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         name, path = _addressed(request)
-        site = self._sites.get(name) or await self._open(name, self._default.base)
+        if name not in self._sites and path.partition("?")[0] in WATCHING:
+            raise Refused(404, "not_found", f"there is no tenant {name!r}; its first call to anything else makes it")
+        site = self._sites.get(name) or await self._open(name, self._base)
         inner = request.clone(rel_url=URL(path, encoded=True), host=f"{request.host}{PREFIX}{name}")
         return await site.routes(inner)
 
@@ -90,17 +97,21 @@ class Tenants:
             return site
 
     async def _end(self, name: str) -> None:
+        """Goes on to its end where the caller goes away meanwhile and the handler is cancelled."""
+        await asyncio.shield(self._finish(name))
+
+    async def _finish(self, name: str) -> None:
         async with self._changing:
             if self._sites.pop(name, None) is None:
                 raise Refused(404, "not_found", f"there is no tenant {name!r}; GET /admin/tenants lists them")
             await self._ends.pop(name).aclose()
 
     async def _list(self, request: web.BaseRequest, _: str) -> web.Response:
-        return reply({"tenants": [_shown(request, name, site) for name, site in self._sites.items()], "max": TENANTS_MAX})
+        return reply(TenantList([_shown(request, name, site) for name, site in self._sites.items()], TENANTS_MAX))
 
     async def _create(self, request: web.BaseRequest, _: str) -> web.Response:
         asked = await decode(request, self._decoder)
-        settings = edited(self._default.base, asked.simulators)
+        settings = edited(self._base, asked.simulators)
         return reply(_shown(request, asked.name, await self._open(asked.name, settings, asked.seed, new=True)), status=201)
 
     async def _delete(self, _request: web.BaseRequest, name: str) -> web.Response:
@@ -128,7 +139,6 @@ def _addressed(request: web.BaseRequest) -> tuple[str, str]:
     return name, path
 
 
-def _shown(request: web.BaseRequest, name: str, site: Site) -> dict[str, object]:
+def _shown(request: web.BaseRequest, name: str, site: Site) -> Tenant:
     world = site.world
-    url = f"http://{request.host}{PREFIX}{name}"
-    return {"name": name, "url": url, "seed": world.draws.seed, "nowMs": world.now_ms(), "entries": len(world.journal)}
+    return Tenant(name, f"http://{request.host}{PREFIX}{name}", world.draws.seed, world.now_ms(), len(world.journal))

@@ -61,8 +61,8 @@ ENDINGS: dict[tuple[TransStatus, Event], Ending] = {
 }
 _REASONS: dict[TransStatus, str] = {"N": CARD_AUTHENTICATION_FAILED, "U": ACS_TECHNICAL_ISSUE, "R": SUSPECTED_FRAUD}
 
-# Authenticated, attempted, neither. All schemes but Mastercard use Visa's numbers: RuPay, American Express, Discover, JCB.
-_ECIS: dict[Network, tuple[str, str, str]] = {"mastercard": ("02", "01", "00"), "other": ("05", "06", "07")}
+# Authenticated, attempted, neither, data only. All schemes but Mastercard use Visa's numbers: RuPay, American Express, Discover, JCB.
+_ECIS: dict[Network, tuple[str, str, str, str]] = {"mastercard": ("02", "01", "00", "04"), "other": ("05", "06", "07", "07")}
 
 
 class Authentication(msgspec.Struct, frozen=True, gc=False):
@@ -119,7 +119,7 @@ def eci(status: TransStatus, network: Network) -> str | UnsetType:
     """The electronic commerce indicator; UNSET while it is open."""
     if status in ("C", "D"):
         return UNSET
-    return _ECIS[network][{"Y": 0, "A": 1}.get(status, 2)]
+    return _ECIS[network][{"Y": 0, "A": 1, "I": 3}.get(status, 2)]
 
 
 def assess(number: str, *, card_code: str | None, drawn: str, indicator: str, decoupled: bool) -> Ending:

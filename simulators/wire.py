@@ -36,9 +36,9 @@ def refusal(status: int, code: str, sentence: str) -> web.Response:
 
 async def read(request: web.BaseRequest) -> bytes:
     """The body. Raises Refused (413) if it is too large."""
-    content = request.content
-    if content.is_eof() and content.total_bytes <= BODY_BYTES_MAX:
-        return content.read_nowait()  # all of it came with the head, as it nearly always does: no need to wait for it
+    body = _at_hand(request)
+    if body is not None:
+        return body
     try:
         if request.headers.get("Expect", "").lower() == "100-continue":  # curl waits a second for it, others for ever
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -48,13 +48,21 @@ async def read(request: web.BaseRequest) -> bytes:
         raise Refused(413, "too_large", f"the body is larger than {BODY_BYTES_MAX} bytes") from None
 
 
+def _at_hand(request: web.BaseRequest) -> bytes | None:
+    """The body, if all of it came with the head, as it nearly always does: no need to wait for it."""
+    content = request.content
+    return content.read_nowait() if content.is_eof() and content.total_bytes <= BODY_BYTES_MAX else None
+
+
 async def decode(request: web.BaseRequest, decoder: msgspec.json.Decoder[T]) -> T:
     """The JSON body as the decoder's type. Raises Refused (400, 413)."""
-    body = await read(request)
+    body = _at_hand(request)
+    if body is None:
+        body = await read(request)
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        field, reason = locate(error)
+        field, reason = locate(error, decoder.type)
         raise Refused(400, "invalid_request", f"{field}: {reason}" if field else reason) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(400, "invalid_request", f"the body is not valid JSON: {error}") from None

@@ -5,7 +5,7 @@ import time
 import msgspec
 
 from simulators.behaviour import Draws
-from simulators.charges import Charge
+from simulators.charges import Charge, pack, unpack
 from simulators.clock import Clock
 from simulators.history import History
 from simulators.journal import Journal
@@ -42,13 +42,14 @@ class World:
     def timeline_start_ms(self, start_ms: int | None) -> None:
         self._timeline_start_ms = start_ms
         self.timelines.note(len(self.journal), start_ms)
+        self.clock.on_change()
 
 
 class Record(msgspec.Struct, gc=False):
     """What a provider remembers about a reference: how often it was called, the charge, and what that waits for."""
 
-    charge: Charge | None = None
-    before: Charge | None = None  # its last change; None: no such charge had arrived
+    packed: bytes | None = None  # the charge
+    packed_before: bytes | None = None  # the same before its last change
     creates: int = 0
     statuses: int = 0
     reverses: int = 0
@@ -58,10 +59,20 @@ class Record(msgspec.Struct, gc=False):
     waiting: Waiting | None = None
     later: Later | None = None
 
+    @property
+    def charge(self) -> Charge | None:
+        """The charge, `None` if none has arrived."""
+        return unpack(self.packed)
+
+    @property
+    def before(self) -> Charge | None:
+        """The charge before its last change, `None` if none had arrived."""
+        return unpack(self.packed_before)
+
     def become(self, charge: Charge) -> None:
-        """The charge is this now. Its own self again, from a call that changed nothing, is no change."""
-        if charge is not self.charge:
-            self.before, self.charge = self.charge, charge
+        """The charge is this now. The same again, from a call that changed nothing, is no change."""
+        if charge != self.charge:
+            self.packed_before, self.packed = self.packed, pack(charge)
 
 
 def queue_ms() -> float:

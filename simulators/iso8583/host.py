@@ -36,6 +36,7 @@ class Host:
         self._acquirer = acquirer
         self._originals_max = originals_max
         self._originals: dict[str, str] = {}  # references by RRN and authorization code
+        acquirer.intake.world.remember(self, "_originals")
         self._read = msgspec.json.Decoder(ChargeAnswer).decode
 
     def answer(self, frame: bytes) -> Reply:

@@ -21,11 +21,17 @@ EXPIRES_MS_MAX = 24 * 3_600_000
 
 # `\Z`, not `$`: `$` would let a trailing line break through.
 REFERENCE = r"^[A-Za-z0-9_-]{1,64}\Z"
-Reference = Annotated[str, Meta(pattern=REFERENCE)]
+Reference = Annotated[str, Meta(pattern=REFERENCE, description="1 to 64 of A-Z a-z 0-9 _ -")]
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
-Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")]
+Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z", description="three capital letters (ISO 4217), such as INR")]
 Text = Annotated[str, Meta(min_length=1, max_length=255)]  # printable: see `Create.__post_init__`
-Url = Annotated[str, Meta(pattern=r"^https?://[^\x00-\x20\x7f-\U0010ffff\"<>\\/?#][^\x00-\x20\x7f-\U0010ffff\"<>\\]{0,2000}\Z")]
+Url = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://[^\x00-\x20\x7f-\U0010ffff\"<>\\/?#][^\x00-\x20\x7f-\U0010ffff\"<>\\]{0,2000}\Z",
+        description="an http:// or https:// URL of at most 2000 ASCII characters, without blanks, quotes, < > or backslashes",
+    ),
+]
 ExpiresInMs = Annotated[int, Meta(ge=1, le=EXPIRES_MS_MAX)]
 
 
@@ -116,14 +122,14 @@ class Dialect(NamedTuple, Generic[C]):
 
 def provider_id(provider: str, draw: Draw) -> str:
     """The provider's own id of a charge."""
-    return f"{provider}_{draw.identity:016x}"
+    return f"{provider}_{draw.identity.to_bytes(8).hex()}"
 
 
 def rrn(draw: Draw) -> str:
     """The retrieval reference number: 12 digits."""
-    return f"{draw.numbers % 10**12:012d}"
+    return str(draw.numbers % 10**12).zfill(12)
 
 
 def authorization_code(draw: Draw) -> str:
     """The issuer's authorization code: 6 digits."""
-    return f"{draw.numbers // 10**12 % 10**6:06d}"
+    return str(draw.numbers // 10**12 % 10**6).zfill(6)

@@ -29,7 +29,9 @@ OTP_FAILED = "otp_failed"
 class CreatePayment(Create, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """`POST /bank/payments`."""
 
-    bankCode: Annotated[str, Meta(pattern=r"^[A-Z0-9]{4,11}\Z")]  # an IFSC (11) or its bank part (4)
+    bankCode: Annotated[
+        str, Meta(pattern=r"^[A-Z0-9]{4,11}\Z", description="4 to 11 of A-Z 0-9: an IFSC (11) or its bank part (4)")
+    ]
     callbackURL: Url
     returnURL: Url | None = None
     expiresInMs: ExpiresInMs = EXPIRES_MS_DEFAULT

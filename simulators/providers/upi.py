@@ -23,7 +23,13 @@ from simulators.upi_links import payment_link
 EXPIRES_MS_DEFAULT = 300_000
 CUSTOMER_CODES = frozenset({UPI_EXPIRED, "Z6", "ZA", "ZH", "ZM"})  # what only somebody with a UPI PIN can cause
 
-Vpa = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,255}@[A-Za-z][A-Za-z0-9.-]{0,63}\Z")]
+Vpa = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9._-]{1,255}@[A-Za-z][A-Za-z0-9.-]{0,63}\Z",
+        description="a VPA such as name@bank: 1 to 255 of A-Z a-z 0-9 . _ -, then @ and at most 64 of A-Z a-z 0-9 . -, a letter first",
+    ),
+]
 
 
 class CreatePayment(Create, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):

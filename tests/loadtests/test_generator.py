@@ -20,6 +20,7 @@ from loadtests.recorder import Progress
 from loadtests.samples import NEVER, NO_ANSWER_NS, Outcome, latencies_ns, percentile, refused
 from loadtests.scenario import Scenario, Targets
 from simulators.durations import Duration
+from tests.forks import Run, forking
 
 SERVER = Path(__file__).with_name("stand_in_gateway.py")
 CLOCK_NS = 5_000_000  # the two processes read one clock, but not at one moment
@@ -260,6 +261,15 @@ def test_a_gateway_that_makes_no_payment_fails_without_any_target(
         assert len(seen(host)["requests"]) == 50  # nothing was followed
 
 
+@pytest.fixture(scope="module")
+def locust(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    imports = (
+        "from locust.main import main\nfrom loadtests import recorder, scenario, verdict"  # and what the locustfile imports
+    )
+    with forking(imports, tmp_path_factory.mktemp("locust")) as run:
+        yield run
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -272,7 +282,6 @@ def test_a_gateway_that_makes_no_payment_fails_without_any_target(
         ([], "say where the gateway is"),
     ],
 )
-def test_the_locustfile_refuses_what_cannot_work(arguments: list[str], reason: str) -> None:
-    command = [sys.executable, "-m", "locust", "-f", str(generator.LOCUSTFILE), "--headless", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert (done.returncode, reason in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+def test_the_locustfile_refuses_what_cannot_work(locust: Run, arguments: list[str], reason: str) -> None:
+    code, _, errors = locust("-f", generator.LOCUSTFILE, "--headless", *arguments)
+    assert (code, reason in errors, "Traceback" in errors) == (2, True, False), errors

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from loadtests import collect, evidence
 from loadtests.child import ChildError
@@ -72,10 +73,18 @@ def _state(pid: int) -> str:
         return ""
 
 
-async def test_a_payment_goes_through_the_whole_stack(stack, client):
-    async with stack:
-        paid = await pay(client, stack, "order_1")
-        assert paid["status"] == "completed"
+async def test_a_payment_goes_through_the_whole_stack_and_a_provider_with_a_port_of_its_own_may_refuse_it(tmp_path, client):
+    card = Card(latency=FAST, outcomes={"00": 1.0}, port=0)
+    async with Stack(Files.under(tmp_path / "run"), replace(APPROVING, card=card), seed=1) as stack:
+        fault = {"provider": "card", "kind": "connection_refused", "name": "down"}
+        async with client.post(f"{stack.simulators_url}/admin/faults", json=fault) as answer:
+            assert answer.status == 201
+        assert (await pay(client, stack, "order_1"))["status"] == "failed"  # nothing was sent, so nothing is in doubt
+        async with client.delete(f"{stack.simulators_url}/admin/faults/down") as answer:
+            assert answer.status == 200
+        assert (await pay(client, stack, "order_2"))["status"] == "completed"
+        async with client.get(f"{stack.simulators_url}/journal") as answer:
+            assert (await answer.text()).count('"operation":"create"') == 1
         stopped = await stack.stop()
     assert [(child.name, child.exit_code, child.killed) for child in stopped] == [
         ("gateway", 0, False),

@@ -1,6 +1,7 @@
 """`paydrome admin` as people type it, against simulators that run."""
 
 import asyncio
+import io
 import json
 import shlex
 import socket
@@ -10,6 +11,8 @@ from aiohttp import web
 
 from loadtests.cli import main
 from simulators import admin_cli
+
+CARD = {"number": "4111111111111111", "expiryMonth": "12", "expiryYear": "2099", "cvv": "123"}
 
 
 @pytest.fixture
@@ -94,9 +97,48 @@ async def test_a_tenant_is_controlled_alone(admin, monkeypatch):
     assert (await answer(admin, "clock"))["offsetMs"] == 3_600_000
 
 
+async def test_tenants_are_made_listed_and_ended_whomever_the_environment_names(admin, monkeypatch):
+    monkeypatch.setenv("PAYDROME_TENANT", "a")
+    assert (await answer(admin, "tenant create job --seed 5"))["seed"] == 5
+    assert [one["name"] for one in (await answer(admin, "tenants"))["tenants"]] == ["job"]
+    assert await answer(admin, "tenant delete job") == {"deleted": "job"}
+    assert (await answer(admin, "tenants"))["tenants"] == []
+
+
+async def test_the_timeline_begins_now(admin):
+    start_ms = (await answer(admin, "timeline"))["startAtMs"]
+    clock = await answer(admin, "clock")
+    assert clock["nowMs"] - clock["timelineMs"] == start_ms
+
+
 async def test_json_is_one_line(admin):
     code, out, _ = await admin("config", "--json")
     assert (code, out.count("\n"), "card" in json.loads(out)) == (0, 1, True)
+
+
+@pytest.mark.parametrize("line", ["clock --json --tenant a", "--json --tenant a clock", "--tenant b clock --json --tenant a"])
+async def test_options_may_stand_before_and_after_the_action(admin, line):
+    await answer(admin, "--tenant a advance 1h")
+    code, out, _ = await admin(line)
+    assert (code, out.count("\n"), json.loads(out)["offsetMs"]) == (0, 1, 3_600_000)
+
+
+@pytest.mark.parametrize("order", ["1e5", "007", "true", "null", "1.50", '"q"'])
+async def test_an_order_is_text_whatever_it_looks_like(admin, order):
+    body = {"reference": "r", "amount": 1000, "currency": "INR", "merchantID": "m", "orderID": order, "card": CARD}
+    await admin.client.call("POST", "/card/charges", json=body)
+    assert (await answer(admin, f"journal order={shlex.quote(order)}"))["orderID"] == order
+    assert (await answer(admin, f"verify order={shlex.quote(order)} moved=1000"))["ok"]
+
+
+async def test_what_a_terminal_cannot_show_is_escaped(admin, monkeypatch):
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", ascii_only)
+    body = json.dumps({"text": "₹"})
+    await admin.client.call("POST", "/merchant/webhooks/shop", data=body)
+    assert await asyncio.to_thread(main, ["admin", "journal"]) == 0
+    ascii_only.seek(0)
+    assert json.loads(ascii_only.read())["body"] == {"text": "₹"}
 
 
 @pytest.mark.parametrize(
@@ -104,6 +146,12 @@ async def test_json_is_one_line(admin):
     [
         ("set card.outcomes 3", "card.outcomes: "),
         ("set crd 3", "did you mean 'card'"),
+        ("set nonsense null", "nonsense: there is no such setting"),
+        ("set card.latancy null", "card.latancy: there is no such setting; did you mean 'latency'?"),
+        ("fault start x provider=crad kind=late", "provider: Invalid enum value 'crad'; use bank or card or upi"),
+        ("verify refrence=r", "did you mean 'reference'?"),
+        ("tenant delete none", "no tenant 'none'"),
+        ("tenant create a/b", "name: "),
         ("fault stop none", "no fault called 'none'"),
         ("fault start x provider=card kind=late", "late needs delay"),
         ("advance 7", "by: "),
@@ -117,12 +165,28 @@ async def test_a_refusal_is_one_clear_line(admin, line, words):
     assert (code, out, err.count("\n"), words in err) == (1, "", 1, True), err
 
 
-@pytest.mark.parametrize("line", ["", "fault", "fault start x", "fault start x provider", "verify", "dance", "advance"])
-def test_a_wrong_command_line_is_explained(line, capsys):
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "required: ACTION"),
+        ("fault", "required: start|stop"),
+        ("fault start x", "required: FIELD=VALUE"),
+        ("fault start x provider", "'provider' is not FIELD=VALUE"),
+        ("fault start x provider=card kind=late provider=upi", "provider stands there twice"),
+        ("journal order=a order=b", "order stands there twice"),
+        ("verify", "required: FIELD=VALUE"),
+        ("dance", "invalid choice: 'dance'"),
+        ("advance", "required: by"),
+        ("tenant create", "required: name"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(line, words, capsys):
     with pytest.raises(SystemExit) as end:
         main(["admin", *line.split()])
     assert end.value.code == 2
-    assert "usage: paydrome admin" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "usage: paydrome admin" in said
+    assert words in said
 
 
 def test_when_nobody_is_there_it_says_what_to_do(capsys):

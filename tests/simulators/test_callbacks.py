@@ -15,10 +15,11 @@ from simulators.config import Upi, convert
 from simulators.journal import Journal
 from simulators.phases import Conducts
 from simulators.refunds import Refund
-from simulators.world import World
+from simulators.world import Record, World
 
 KEY = b"ABC" * 8
 NOW_MS = 1_800_000_000_000
+CARD = {"number": "4000000000001976", "expiryMonth": "12", "expiryYear": "2099", "cvv": "123"}
 
 
 def charge(reference: str = "ref") -> Charge:
@@ -106,6 +107,28 @@ async def test_after_five_tries_it_is_given_up_and_logged(ear):
     ]
 
 
+async def test_as_many_are_under_way_at_once_as_there_are_workers():
+    together, under_way, most = asyncio.Barrier(4), 0, 0
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await together.wait()  # nobody is answered before four have come
+        under_way -= 1
+        writer.write(b"HTTP/1.1 204 x\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    sent = Sent(workers=4)
+    async with server, sent.callbacks:
+        for number in range(12):
+            sent.callbacks.send("upi", charge(f"ref_{number}"), url)
+        assert await sent.tries(12) == [(1, 204)] * 12
+    assert most == 4
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:99999/", "http://[::1/", "http://no such host/", "ftp://127.0.0.1/"])
 async def test_an_impossible_url_is_a_failed_try_and_harms_nothing_else(ear, url):
     sent = Sent(retry_delays_s=())
@@ -140,6 +163,30 @@ async def test_each_try_is_in_the_journal(start, ear):
     assert entries[0]["callbackStatus"] == 500
 
 
+async def test_a_callback_is_journalled_under_the_merchant_and_order_of_its_charge(start, ear):
+    client = await start(card={"dispute_delay": "0ms", "refund_delay": {"kind": "constant", "value": "0ms"}})
+    await client.upi("payment", ear.url, orderID="order_7")
+    whose = {"amount": 1000, "currency": "INR", "merchantID": "m", "orderID": "order_7"}
+    disputed = {"reference": "card", "card": CARD, "disputeURL": ear.url}
+    await client.call("POST", "/card/charges", json=whose | disputed)
+    refunded = {"reference": "back", "amount": 1, "currency": "INR", "callbackURL": ear.url}
+    await client.call("POST", "/card/charges/card/refunds", json=refunded)
+    asked = {
+        "reference": "a",
+        "card": CARD | {"number": "4000000000001091"},
+        "challenge": "simulated",
+        "returnURL": ear.url,
+        "callbackURL": ear.url,
+    }
+    await client.call("POST", "/card/3ds/authentications", json=whose | asked)
+    await client.call("POST", "/admin/clock/advance", json={"by": "1min"})
+    assert {(await ear.next()).get("type") for _ in range(4)} == {None, "dispute", "refund", "authentication"}
+    found: list[Any] = []
+    while len(found) < 4:  # a try is journalled when its answer is in
+        found = [entry for entry in await client.journal() if entry["operation"] == "callback"]
+    assert [(entry["merchantID"], entry.get("orderID")) for entry in found] == [("m", "order_7")] * 4
+
+
 async def test_the_body_of_a_charge_is_the_charge_with_id_and_provider(ear):
     sent = Sent()
     async with sent.callbacks:
@@ -153,12 +200,13 @@ async def test_what_is_no_charge_has_a_type_an_id_for_each_status_and_is_journal
     failed = msgspec.structs.replace(refund(), status="failed", responseCode="05")
     async with sent.callbacks:
         for state in (refund(), failed):
-            sent.callbacks.send("upi", state, ear.url, "refund", merchant_id="m")
+            sent.callbacks.send("upi", state, ear.url, "refund", record=Record(merchant_id="m", order_id="o"))
         await sent.tries(2)
     heard = [await ear.next() for _ in range(2)]
     assert {body["id"] for body in heard} == {"cb_upi_ref_back_completed", "cb_upi_ref_back_failed"}
     assert {(body["type"], body["reference"], body["chargeReference"]) for body in heard} == {("refund", "ref_back", "ref")}
-    assert {(entry.reference, entry.subject, entry.merchant) for entry in sent.entries} == {("ref", "upi_ref_back", "m")}
+    whose = {(entry.reference, entry.subject, entry.merchant, entry.order) for entry in sent.entries}
+    assert whose == {("ref", "upi_ref_back", "m", "o")}
 
 
 async def test_a_lost_callback_is_never_sent_and_never_tried_again(ear):

@@ -161,6 +161,22 @@ def test_a_tombstone_is_reversed_and_moves_nothing():
     assert change == Change(Charge("ref", "upi_1", "reversed", None, AMOUNT, CURRENCY, NOW_MS, NOW_MS), 0)
 
 
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"rrn": "0" * 12},
+        {"rrn": "1" * 12, "authorizationCode": "000001"},
+        {"intentURL": "upi://pay?a=b", "qrPayload": "upi://pay?a=b"},
+        {"redirectURL": "http://h/bank/pages/1", "eci": "05"},
+    ],
+)
+def test_a_charge_is_the_same_after_it_was_packed(state, more):
+    found = replace(STATES[state], **more)
+    assert charges.unpack(charges.pack(found)) == found
+
+
 class AnyInterleaving(RuleBasedStateMachine):
     """Money that moved, by charge, refunds that were asked for, and a dispute, in any order."""
 

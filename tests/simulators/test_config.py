@@ -9,6 +9,9 @@ from simulators.durations import Duration
 from simulators.latency import Constant
 
 LATENCY = {"kind": "constant", "value": "1ms"}
+REFUSED = {"kind": "connection_refused"}
+PHASE = {"name": "night", "from": "1s", "until": "2s", "card": {"faults": [REFUSED]}}
+NO_PORT = "connection_refused closes the provider's own listening socket; give upi a port of its own: port = 9001 (a tenant can have none)"
 
 
 def document(configure, **sections: Any) -> dict[str, Any]:
@@ -46,6 +49,7 @@ def test_all_that_can_be_said_about_a_provider_survives_a_file(tmp_path, configu
             {"kind": "http_500", "acts": True},
         ],
     }
+    said |= {"port": 0}
     phase = {"name": "outage", "from": "1s", "until": "2s", "card": {"faults": [], "latency": LATENCY}, "upi": {"capacity": {}}}
     config = configure(
         card=said | {"authorization_lifetime": "30d", "dispute_delay": "1h"},
@@ -130,7 +134,8 @@ def test_other_texts_are_no_durations(text):
         ({"upi": {"faults": [{"kind": "late"}]}}, 'upi.faults[0]: late needs delay, such as delay = "3s"'),
         (
             {"bank": {"faults": [{"kind": "late", "delay": "1s", "operation": "capture"}]}},
-            "bank: faults[0]: this provider has no capture; it has create, reverse, refund, refund_status, status, callback, payout",
+            "bank: faults[0]: this provider has no capture; it has create, reverse, refund, refund_status, status, callback, connect, "
+            "payout",
         ),
         ({"upi": {"faults": [{"kind": "garbage", "bin": "4"}]}}, "upi: faults[0]: bin: no call of this provider carries one"),
         (
@@ -149,16 +154,25 @@ def test_other_texts_are_no_durations(text):
         ),
         (
             {"bank": {"latencies": {"increment": LATENCY}}},
-            "bank: latencies: this provider has no increment; it has create, reverse, refund, refund_status, status, callback, payout",
+            "bank: latencies: this provider has no increment; it has create, reverse, refund, refund_status, status, callback, connect, "
+            "payout",
         ),
         (
             {"card": {"capacity": {"mandate": {"servers": 1, "queue_max": 1}}}},
             "card: capacity: this provider has no mandate; it has create, increment, capture, reverse, refund, refund_status, status, "
-            "dispute, authenticate, callback",
+            "dispute, authenticate, callback, connect",
         ),
         (
             {"card": {"capacity": {"create": {"servers": 0, "queue_max": 1}}}},
             "card.capacity[...].servers: Expected `int` >= 1",
+        ),
+        ({"card": {"port": 65_536}}, "card.port: Expected `int` <= 65535"),
+        ({"upi": {"port": -1}}, "upi.port: Expected `int` >= 0"),
+        ({"card": {"port": 9001}, "bank": {"port": 9001}}, "card.port: card and bank cannot all have port 9001"),
+        ({"upi": {"faults": [{"kind": "late", "delay": "1s"}, REFUSED]}}, f"upi.faults[1]: {NO_PORT}"),
+        (
+            {"upi": {"port": 0, "faults": [REFUSED]}, "phases": [PHASE]},
+            f"phases[0].card.faults[0]: {NO_PORT.replace('upi', 'card')}",
         ),
         ({"upi": {"inquiries_per_min": 0}}, "upi.inquiries_per_min: Expected `int` >= 1"),
         (

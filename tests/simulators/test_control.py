@@ -71,6 +71,8 @@ async def test_the_merchants_latency_can_be_changed(start):
         ({"card": {"latency": {"value": "fast"}}}, "card.latency.value: "),
         ({"card": {"latency": 3}}, "card.latency: "),
         ({"crd": {}}, "did you mean 'card'"),
+        ({"crd": None}, "crd: there is no such setting; did you mean 'card'?"),
+        ({"card": {"latancy": None}}, "card.latancy: there is no such setting; did you mean 'latency'?"),
         ({"seed": 3}, "seed"),
         ({"secrets": {"upi": "whsec_x"}}, "secrets"),
         (
@@ -158,7 +160,7 @@ async def test_a_fault_does_not_change_whom_the_others_befall(start):
     [
         ({"name": "x", "kind": "unavailable"}, 400, "provider"),
         ({"provider": "card", "kind": "unavailable"}, 400, "name"),
-        ({"provider": "atm", "name": "x", "kind": "unavailable"}, 400, "provider: "),
+        ({"provider": "atm", "name": "x", "kind": "unavailable"}, 400, "use bank or card or upi"),
         ({"provider": "card", "name": "a b", "kind": "unavailable"}, 400, "name: "),
         ({"provider": "card", "name": "x", "kind": "unavailble"}, 400, "kind: Invalid enum value 'unavailble'; did you mean"),
         ({"provider": "card", "name": "x", "kind": "late"}, 400, "late needs delay"),

@@ -1,6 +1,6 @@
 """Disputes: the state table, and the card acquirer over HTTP."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from msgspec.structs import replace
@@ -28,7 +28,7 @@ CASES = [(status, event, outcome) for status, row in ROWS.items() for event, out
 
 
 def test_the_table_is_about_every_status():
-    assert set(ROWS) == set(disputes.STATUSES)
+    assert set(ROWS) == set(get_args(disputes.Status))
 
 
 @pytest.mark.parametrize(("status", "event", "expected"), CASES)
@@ -223,8 +223,19 @@ async def test_disputes_are_listed_newest_first_by_status(world):
     assert await listed() == ["second", "first"]
     assert await listed("?status=needs_response") == ["first"]
     assert await listed("?status=won") == []
-    status, body, _ = await world.client.call("GET", "/card/disputes?status=open")
-    assert (status, body["code"], "needs_response" in body["error"]) == (400, "invalid_request", True)
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("status=open", "needs_response"),
+        ("state=won", "did you mean 'status'?"),
+        ("status=won&status=lost", "status: stands there twice"),
+    ],
+)
+async def test_a_list_of_disputes_that_cannot_be_is_refused(start, query, reason):
+    status, body, _ = await (await start()).call("GET", f"/card/disputes?{query}")
+    assert (status, body["code"], reason in body["error"]) == (400, "invalid_request", True)
 
 
 @pytest.mark.parametrize("path", ["dp_none", "dp_none/accept", "dp_none/evidence"])

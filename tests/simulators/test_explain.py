@@ -182,7 +182,7 @@ async def test_what_the_journal_does_not_tell_is_said_so(start, ear):
     await ear.next()
     stranger = (await ear.next())["reference"]
     body = {"reference": "mandate_1", "merchantID": "m", "vpa": "a@upi", "amountMax": 1, "currency": "INR"}
-    body |= {"frequency": "monthly", "startAt": 0, "endAt": 1, "callbackURL": ear.url}
+    body |= {"frequency": "monthly", "startAt": 0, "endAt": 32_503_680_000_000, "callbackURL": ear.url}
     assert (await client.call("POST", "/upi/mandates", json=body))[0] == 200
     for reference in (stranger, "mandate_1"):
         entry = (await told_when(client, reference, count=1))[0]

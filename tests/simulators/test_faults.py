@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulators.config import ConfigError, convert
-from simulators.faults import CALLBACK, CALLS, OPERATIONS, TRAITS, AmountRange, Call, Fault, Faults, Injected, injected
+from simulators.faults import OPERATIONS, TRAITS, AmountRange, Call, Fault, Faults, Injected, injected
 
 DRAWS = [int((index + 0.5) / 1000 * 2**64) for index in range(1000)]  # the middle of each thousandth
 PARAMETERS = {"delay": "2s", "over": "1s"}
@@ -47,7 +47,8 @@ def test_a_fault_that_does_not_apply_leaves_its_share_to_health_and_not_to_the_n
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_fault_belongs_to_one_operation(operation):
     for other in OPERATIONS:
-        picked = faults({"kind": "late", "delay": "1s", "operation": operation})
+        kind = {"kind": "connection_refused"} if operation == "connect" else {"kind": "late", "delay": "1s"}
+        picked = faults(kind | {"operation": operation})
         assert picked.operations == {operation}
         assert (picked.pick(Call(other, 1), 0) is not None) == (operation == other)
 
@@ -146,8 +147,30 @@ def test_each_kind_is_refused_for_the_operations_it_makes_no_sense_for(kind):
             assert refusal(document).startswith(f"{kind} is no fault of {operation}; its operation can be ")
 
 
-def test_calls_and_callbacks_have_kinds_for_each_operation():
-    for operation in (*CALLS, *CALLBACK):
+def test_without_an_operation_it_is_a_create_or_the_only_one_that_the_kind_can_have():
+    kinds = {"late": {"delay": "1s"}, "duplicate_charge": {}, "stale_status": {}, "lost": {}, "connection_refused": {}}
+    found = {kind: convert({"kind": kind} | needed, Fault, file="test").operation for kind, needed in kinds.items()}
+    assert found == {
+        "late": "create",
+        "duplicate_charge": "create",
+        "stale_status": "status",
+        "lost": "callback",
+        "connection_refused": "connect",
+    }
+
+
+@pytest.mark.parametrize(
+    "asked", [{"first": 1}, {"merchant": "m"}, {"amount": 5}, {"amount": {}}, {"bin": "4"}, {"vpa": "a@upi"}]
+)
+def test_a_refused_connection_was_for_no_call_that_could_be_chosen(asked):
+    reason = "the connection is refused before any call is read, so only from and until can choose; leave it out"
+    assert (
+        refusal({"kind": "connection_refused"} | asked) == f"{next(iter(asked))} means nothing for connection_refused: {reason}"
+    )
+
+
+def test_calls_callbacks_and_connections_have_kinds_for_each_operation():
+    for operation in OPERATIONS:
         assert [kind for kind, trait in TRAITS.items() if operation in trait.operations]
 
 
@@ -162,14 +185,24 @@ def test_calls_and_callbacks_have_kinds_for_each_operation():
         ({"kind": "unavailable", "acts": True}, "acts means nothing for unavailable; leave it out"),
         ({"kind": "unavailable", "retry_after": "1s"}, "retry_after means nothing for unavailable; leave it out"),
         ({"kind": "garbage", "first": 0}, "first: Expected `int` >= 1"),
-        ({"kind": "garbage", "bin": "4x"}, "bin: Expected `str` matching regex"),
+        ({"kind": "garbage", "bin": "4x"}, "bin: must be 1 to 11 digits"),
         ({"kind": "garbage", "operation": "status", "bin": "4"}, "only create and authenticate carry a card number or VPA"),
         ({"kind": "lost", "operation": "callback", "vpa": "a@upi"}, "only create and authenticate carry a card number or VPA"),
         ({"kind": "garbage", "amount": {"min": 5, "max": 4}}, "amount: max (4) is below min (5)"),
         ({"kind": "garbage", "amount": "5"}, "amount: Expected `int | object | null`"),
-        ({"kind": "garbage", "name": "a b"}, "name: Expected `str` matching regex"),
+        ({"kind": "garbage", "name": "a b"}, "name: must be 1 to 64 of A-Z a-z 0-9 _ -"),
         ({"kind": "garbage", "probability": -0.1}, "probability: Expected `float` >= 0.0"),
         ({"kind": "garbage", "operation": "statis"}, "operation: Invalid enum value 'statis'; did you mean 'status'?"),
+        (
+            {"kind": "connection_refused", "probability": 0.5},
+            "probability: while connection_refused is active nobody can connect",
+        ),
+        (
+            {"kind": "connection_refused", "operation": "create"},
+            "connection_refused is no fault of create; its operation can be ",
+        ),
+        ({"kind": "connection_refused", "acts": False}, "acts means nothing for connection_refused; leave it out"),
+        ({"kind": "connection_refused", "delay": "1s"}, "delay means nothing for connection_refused; leave it out"),
         ({"kind": "garbage", "prob": 1}, "Object contains unknown field `prob`"),
         ({"probability": 1}, "Object missing required field `kind`"),
     ],

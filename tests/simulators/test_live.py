@@ -146,6 +146,8 @@ async def test_a_person_can_watch_and_steer_the_world_in_a_browser(start, tmp_pa
         assert "pay_1" in journal
         assert HOSTILE in journal
         assert await page.run("document.querySelectorAll('img').length") == 0
+        links = await page.run("[...document.querySelectorAll('#journal a')].map(one => one.getAttribute('href'))")
+        assert links == ["/admin/explain/pay_1"]  # and no explanation of a receiver
 
         await client.card("pay_2")
         await page.until("document.querySelector('#journal').innerText.includes('pay_2')")

@@ -1,5 +1,7 @@
 """UPI AutoPay: the state table and the rules, then mandates over HTTP."""
 
+import gc
+import weakref
 from datetime import UTC, datetime
 from functools import partial
 from itertools import product
@@ -8,8 +10,14 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
+from simulators.autopay import Mandates, Register
 from simulators.clock import Clock
+from simulators.config import Upi, convert
 from simulators.mandates import NOTICE_MS, Event, Mandate, Status, as_of, happen, period, refusal
+from simulators.phases import Conducts
+from simulators.provider import Provider
+from simulators.providers import Terms, upi
+from simulators.world import World
 
 DAY_MS = 24 * 3_600_000
 NOW_MS = 1_800_000_000_000
@@ -204,6 +212,27 @@ async def test_a_mandate_that_nobody_answers_expires(start, clock, ear):
     assert (await ear.next())["status"] == "expired"
 
 
+async def test_a_world_that_is_gone_is_not_kept_by_a_customer_who_never_answered():
+    world = World(seed=1, clock=Clock(lambda: NOW_MS))
+    switch = Provider(
+        upi.DIALECT,
+        world=world,
+        conducts=Conducts("upi", convert({}, Upi, file="test")),
+        announce=lambda *_: None,
+        terms=Terms(),
+    )
+    mandates = Mandates(switch, switch.intake, lambda *_: None)
+    asked = {"reference": "sub", "merchantID": "m", "vpa": "a@upi", "amountMax": 1, "currency": "INR", "frequency": "weekly"}
+    asked |= {"startAt": NOW_MS, "endAt": NOW_MS + DAY_MS, "callbackURL": "http://127.0.0.1:9/"}
+    assert mandates.register(msgspec.convert(asked, Register)).http_status == 200
+    assert world.clock.waiting == 1
+    world.clock.close()
+    gone = weakref.ref(mandates)
+    del world, switch, mandates
+    gc.collect()
+    assert gone() is None
+
+
 async def test_the_same_mandate_twice_is_one_mandate_and_another_with_its_reference_is_refused(start, ear):
     client = await start(upi={"customer": {"acts": False}})
     first = await register(client, ear)
@@ -229,6 +258,34 @@ async def test_a_bad_mandate_is_refused_by_field(start, ear, fields, named):
     client = await start()
     status, body = await register(client, ear, **fields)
     assert (status, body["code"], named in body["error"]) == (400, "invalid_request", True)
+
+
+@pytest.mark.parametrize("ago_ms", [0, 1])
+async def test_a_new_mandate_that_is_over_already_is_refused_and_its_reference_stays_free(start, ear, ago_ms):
+    client = await start(clock=Clock(lambda: NOW_MS))
+    status, body = await register(client, ear, endAt=NOW_MS - ago_ms)
+    assert (status, body["code"]) == (400, "invalid_request")
+    assert body["error"] == f"endAt: must be in the future; it is {NOW_MS} (ms)"
+    assert await client.journal() == []
+    assert (await register(client, ear, endAt=NOW_MS + 1))[1]["status"] == "pending"
+
+
+async def test_the_same_mandate_again_after_its_end_is_the_mandate_that_is_over(start, clock, ear):
+    client = await start()
+    end_ms = clock.now_ms() + DAY_MS
+    await register(client, ear, endAt=end_ms)
+    assert (await ear.next())["status"] == "active"
+    clock.advance(2 * DAY_MS)
+    status, over = await register(client, ear, endAt=end_ms)
+    assert (status, over["status"]) == (200, "completed")
+
+
+async def test_nobody_is_asked_about_a_mandate_longer_than_it_lasts(start, ear):
+    client = await start(clock=Clock(lambda: NOW_MS), upi={"customer": {"delay": {"kind": "constant", "value": "2min"}}})
+    await register(client, ear, endAt=NOW_MS + 60_000)
+    await client.call("POST", "/admin/clock/advance", json={"by": "5min"})
+    heard = await ear.next()
+    assert (heard["status"], heard["responseCode"], heard["updatedAt"]) == ("expired", "U69", NOW_MS + 60_000)
 
 
 @pytest.mark.parametrize("path", ["/upi/mandates/sub", "/upi/mandates/sub/revoke", "/upi/mandates/sub/executions"])

@@ -91,6 +91,7 @@ async def test_callbacks_timers_clock_and_tenants_are_gauges(start, ear):
 async def test_a_tenant_has_metrics_of_its_own(start):
     client = await start()
     await client.card("pay_1")
+    await client.call("GET", "/t/job-1/health")  # who only watches makes no tenant
     found = await scrape(client, "/t/job-1/metrics")
     assert found[series("journal_entries")] == 0
     assert series("tenants") not in found

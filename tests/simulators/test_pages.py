@@ -100,6 +100,20 @@ async def test_amounts_have_the_decimals_of_their_currency(start, ear, currency,
     assert f">{shown}</dd>" in await show(client, page)
 
 
+async def test_a_click_that_a_reset_overtakes_finds_no_payment(start, ear):
+    client, page = await opened(start, ear)
+    host, _, path = page.removeprefix("http://").partition("/")
+    reader, writer = await asyncio.open_connection(*host.split(":"))
+    head = f"POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 13\r\nExpect: 100-continue\r\n\r\n"
+    writer.write(head.encode())
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")  # the page waits for the form
+    assert (await client.call("POST", "/admin/reset", json={}))[0] == 200
+    writer.write(b"action=cancel")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 404")
+    writer.close()
+    assert await client.journal() == []
+
+
 FOLLOWING = {
     ("login", "login"): "confirm",
     ("confirm", "confirm"): "otp",

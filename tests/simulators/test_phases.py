@@ -93,7 +93,7 @@ def test_each_phase_with_a_capacity_of_its_own_has_a_station_of_its_own():
         ([phase("1s", "1s")], "phases[0]: until (1s) must come after from (1s)"),
         ([phase("1s", "3s", name="a"), phase("2s", "4s", name="b")], "phases: 'b' starts (2s) before 'a' ends (3s)"),
         ([phase("1s", "2s"), phase("3s", "4s")], "phases: two are called 'outage'"),
-        ([phase("1s", "2s", name="a b")], "phases[0].name: Expected `str` matching regex"),
+        ([phase("1s", "2s", name="a b")], "phases[0].name: must be 1 to 64 of"),
         ([phase("1s", "2s", outcomes={"ZA": 1})], "phases[0].card: outcomes: unknown code 'ZA'; known are "),
         ([phase("1s", "2s", customer={})], "phases[0].card: Object contains unknown field `customer`"),
         ([phase("1s", "2s", lateny=SLOW)], "phases[0].card: Object contains unknown field `lateny`; did you mean 'latency'?"),

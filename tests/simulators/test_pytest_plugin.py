@@ -63,13 +63,16 @@ def test_each_test_has_a_world_of_its_own_that_can_be_broken_moved_and_verified(
     result.assert_outcomes(passed=4)
 
 
-def test_a_failed_expectation_shows_what_comes_nearest_and_how_to_repeat_the_test(suite):
+def test_a_failure_says_what_came_nearest_or_why_it_was_refused_and_how_to_repeat_it(suite):
     result = suite("""
         def test_money(paydrome):
             charge(paydrome)
             paydrome.verify(operation="create", order="o", moved=900)
+
+        def test_wrong(paydrome):
+            paydrome.fault("card", "unavailble")
     """)
-    result.assert_outcomes(failed=1)
+    result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(
         [
             "E*AssertionError: expected count=1 operation=create order=o moved=900, found 0",
@@ -78,6 +81,7 @@ def test_a_failed_expectation_shows_what_comes_nearest_and_how_to_repeat_the_tes
             "*- paydrome -*",
             "seed * (of the test's name: the same in every run)",
             "repeat it with: pytest 'test_shop.py::test_money'",
+            "E*AdminError: kind: Invalid enum value 'unavailble'; did you mean 'unavailable'?",
         ]
     )
     assert "def verify" not in result.stdout.str()
@@ -99,13 +103,32 @@ def test_a_test_meets_the_same_fate_in_every_run_and_another_test_another(suite)
     assert fates[1] < fates[0]
 
 
-def test_a_refusal_says_why(suite):
+def test_modules_of_the_suite_do_not_stand_in_for_ours(suite, pytester):
+    pytester.makepyfile(structlog="raise RuntimeError('this is not the one')")
+    suite("""
+        import os
+
+        os.environ["PYTHONPATH"] = os.environ["PYTHONPATH"].partition(os.pathsep)[2]  # pytester puts the directory first
+
+        def test_it(paydrome):
+            assert paydrome.journal(order=None) == []
+    """).assert_outcomes(passed=1)
+
+
+def test_ctrl_c_ends_the_suite_and_nothing_else_is_said(suite):
     result = suite("""
-        def test_wrong(paydrome):
-            paydrome.fault("card", "unavailble")
+        import os
+        import signal
+
+        os.setpgrp()  # what a terminal runs in the foreground, this suite and all that it starts, is a group
+
+        def test_it(paydrome):
+            os.killpg(0, signal.SIGINT)
+            signal.pause()
     """)
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["E*AdminError: kind: Invalid enum value 'unavailble'; did you mean 'unavailable'?"])
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.no_fnmatch_line("*AdminError*")
+    assert "AdminError" not in result.stderr.str()
 
 
 def test_a_configuration_can_be_given_and_a_wrong_one_is_told(suite, pytester):

@@ -27,7 +27,8 @@ from simulators.threeds import TRIES_MAX
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference-table.md"
 ROWS = list(registry.rows())
-FAULTS = [(index, row) for index, row in enumerate(ROWS) if row.fault and row.operation != "callback"]
+FAULTS = [(index, row) for index, row in enumerate(ROWS) if row.fault and row.operation not in ("callback", "connect")]
+CONNECTIONS = [(index, row) for index, row in enumerate(ROWS) if row.operation == "connect"]
 CALLBACKS = [(index, row) for index, row in enumerate(ROWS) if row.operation == "callback"]
 VALUES = [(index, row) for index, row in enumerate(ROWS) if not row.fault]
 KEY = b"callbacks are signed by this key"
@@ -256,7 +257,8 @@ async def observe(world: Simulators, method: str, path: str, body: Any) -> tuple
     except aiohttp.ServerDisconnectedError:
         return "no answer", headers, b""
     except aiohttp.ClientOSError as error:
-        how = "reset" if error.errno == errno.ECONNRESET else f"broken ({error!r})"
+        ends = {errno.ECONNRESET: "reset", errno.ECONNREFUSED: "refused"}
+        how = ends.get(error.errno, f"broken ({error!r})")
         return f"the connection is {how}", headers, b""
     except aiohttp.ClientPayloadError:
         return f"half of {TRUE}", headers, b"".join(pieces)
@@ -290,6 +292,22 @@ def compared(seen: str, body: bytes, truth: dict[str, Any]) -> str:
             return "the charge as it was before its last change"
         return seen
     return f"not the truth: {fields}, which is {truth}"
+
+
+@pytest.mark.parametrize(("index", "row"), CONNECTIONS, ids=map(ident, CONNECTIONS))
+async def test_who_connects_sees_what_the_table_says(index, row):
+    async with AsyncExitStack() as stack:
+        world = await served(stack, **{row.provider: {"port": 0, "latency": AT_ONCE}})
+        shared, own = world.url, (await world.call("GET", "/admin/ports"))["ports"][row.provider]["url"]
+        async with world.session.post(
+            f"{shared}/admin/faults", json={"provider": row.provider, "name": "x", **row.fault}
+        ) as answer:
+            assert answer.status == 201
+        world.url = own
+        seen, _, _ = await observe(world, *create(row.provider, index, "http://127.0.0.1:9"))
+        world.url = shared
+        entries = await world.journal()
+    assert (seen, "yes" if entries else "no") == (row.sees, row.acts)
 
 
 async def truth_about(world: Simulators, row: Row, method: str, path: str, body: Any) -> dict[str, Any]:

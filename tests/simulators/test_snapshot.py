@@ -9,8 +9,10 @@ import pytest
 from simulators import snapshot
 from simulators.app import _site
 from simulators.clock import Clock, Timer
+from simulators.iso8583.host import Host
 from simulators.journal import Entry, Journal
 from simulators.snapshot import SNAPSHOTS_MAX
+from tests.simulators.iso8583_client import Terminal, packed, unpacked
 
 CARD = {"number": "4111111111111111", "expiryMonth": "12", "expiryYear": "2099", "cvv": "123"}
 LATE_REFUND, DISPUTED = "4000000000007726", "4000000000000259"
@@ -246,6 +248,25 @@ def reachable(root):
             if id(other) not in seen and (ours or passage) and not is_globals and not isinstance(other, type):
                 seen.add(id(other))
                 todo.append(other)
+
+
+async def test_an_original_that_terminals_name_by_its_rrn_is_in_a_snapshot_and_not_in_an_empty_world(configure):
+    async with _site(configure(), Clock(), 1, workers=1) as site:
+        birth = snapshot.take(site)
+        host, terminal = Host(site.providers["card"], originals_max=1), Terminal()  # it joins a world that is born already
+
+        def call(message):
+            return unpacked(host.answer(packed(message)[2:]).frame[2:])
+
+        bought = call(terminal.purchase())
+        kept = snapshot.take(site)
+        call(terminal.purchase())  # of which one is remembered
+        refund = terminal.following("0200", bought, 1, de90=None, de37=bought["37"], de38=bought["38"])
+        assert call(refund)["39"] == "25"
+        snapshot.restore(site, kept)
+        assert call(refund)["39"] == "00"
+        snapshot.reset(site, birth)
+        assert call(refund)["39"] == "25"
 
 
 async def test_a_timer_that_fired_or_was_cancelled_stays_so_after_a_restore(configure):

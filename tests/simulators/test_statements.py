@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import mt940
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -207,6 +208,29 @@ def test_mt940_says_what_each_movement_was():
     ]
     assert second[2:5] == [":28C:015/00002", ":60M:C270115INR62,00", ":61:2701150115C0,09NTRFlast"]
     assert second[-1] == ":62F:C270115INR62,09"
+
+
+def test_mt940_is_read_by_others_as_it_was_meant():
+    first, second = (mt940.parse("\r\n".join(message)) for message in messages(journal_of(*MIXED)))
+    assert {one.data["account_identification"] for one in (first, second)} == {account_of("m", "INR")}
+    kinds = ("final_opening_balance", "intermediate_closing_balance", "intermediate_opening_balance", "final_closing_balance")
+    assert [str(balance) for one in (first, second) for kind in kinds if (balance := one.data.get(kind))] == [
+        "57.00 INR @ 2027-01-14",
+        "62.00 INR @ 2027-01-15",
+        "62.00 INR @ 2027-01-15",
+        "62.09 INR @ 2027-01-15",
+    ]
+    lines = [line.data for one in (first, second) for line in one]
+    names = ("status", "customer_reference", "bank_reference")  # not the sign of the amount, which it does not turn for RC
+    assert [(*(line[name] for name in names), str(abs(line["amount"].amount))) for line in lines] == [
+        ("C", "first", None, "10.00"),
+        ("D", "ref", "refund.1", "2.00"),
+        ("RC", "ref", None, "3.00"),
+        ("D", "out", "123456789012", "40.00"),
+        ("RD", "out", "123456789012", "40.00"),
+        ("C", "last", None, "0.09"),
+    ]
+    assert lines[1]["transaction_details"] == "/TYPE/refund\n/REF/ref\n/SUBJ/refund.1\n/ID/bank.0011223344556677"
 
 
 @pytest.mark.parametrize(("currency", "amount"), [("JPY", "1234,"), ("KWD", "1,234")])

@@ -100,6 +100,18 @@ async def test_a_tenant_that_is_deleted_sends_nothing_more(start, ear):
     assert await entries(client, path="/t/a/journal") == 0
 
 
+@pytest.mark.parametrize("path", ["/live", "/admin/live", "/metrics", "/metrics?x=1"])
+async def test_a_tenant_that_is_deleted_does_not_come_back_because_somebody_watches_it(start, path):
+    client = await start()
+    await client.call("GET", "/t/a/health")
+    async with client.session.get(f"{client.url}/t/a{path}") as watched:
+        assert watched.status == 200
+    await client.call("DELETE", "/admin/tenants/a")
+    status, refusal, _ = await client.call("GET", f"/t/a{path}")
+    assert (status, refusal["code"]) == (404, "not_found")
+    assert (await client.call("POST", "/admin/tenants", json={"name": "a"}))[0] == 201
+
+
 async def test_tenants_are_listed(start):
     client = await start()
     await client.call("POST", "/t/a/card/charges", json=BODY)
@@ -136,6 +148,28 @@ async def test_a_tenant_is_made_once_however_many_call_first_and_however_long_it
         found = await asyncio.gather(*(tenants._open("a", default.base) for _ in range(5)))
         assert found == made * 5
         await tenants.close()
+
+
+async def test_a_tenant_ends_whole_though_whoever_ended_it_has_gone(configure):
+    ending, ended = asyncio.Event(), []
+
+    @asynccontextmanager
+    async def slowly(config):
+        async with _site(config, Clock(), 1, workers=1) as site:
+            yield site
+            ending.set()
+            await asyncio.sleep(0)
+        ended.append(site.callbacks._session.closed)
+
+    async with _site(configure(), Clock(), 1, workers=1) as default:
+        tenants = Tenants(default, slowly)
+        await tenants._open("a", default.base)
+        call = asyncio.create_task(tenants._end("a"))
+        await ending.wait()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await tenants.close()
+    assert ended == [True]
 
 
 async def test_nothing_waits_on_the_clock_of_a_world_that_is_gone(configure):

@@ -1,5 +1,6 @@
 """The UPI switch: links and QR codes, deemed payments, inquiry storms."""
 
+import asyncio
 import re
 from functools import partial
 from typing import Any
@@ -215,6 +216,25 @@ async def test_a_storm_of_inquiries_is_answered_429_and_journalled(start, clock,
     ]
     clock.advance(60_000)
     assert (await client.call("GET", "/upi/payments/ref"))[0] == 200
+
+
+async def test_an_inquiry_that_is_refused_takes_nobodys_place_in_the_queue(start, ear):
+    """One server, busy for an hour, and one place in the queue: the calls that get either are never answered here."""
+    slow = {
+        "latencies": {"status": {"kind": "constant", "value": "60min"}},
+        "capacity": {"status": {"servers": 1, "queue_max": 1}},
+    }
+    client = await start(upi={"inquiries_per_min": 1} | slow)
+    asked = asyncio.create_task(client.call("GET", "/upi/payments/ref"))
+    while not await client.journal():
+        assert not asked.done()
+    assert [(await client.call("GET", "/upi/payments/ref"))[1]["code"] for _ in range(3)] == ["rate_limited"] * 3
+    queued = asyncio.create_task(client.call("GET", "/upi/payments/other"))
+    while len(entries := await client.journal()) < 5:
+        assert not queued.done()
+    assert (entries[-1]["reference"], entries[-1]["fault"], entries[-1]["waitMs"] > 0) == ("other", None, True)
+    asked.cancel()
+    queued.cancel()
 
 
 async def test_inquiries_are_unlimited_when_the_limit_is_off(start, ear):

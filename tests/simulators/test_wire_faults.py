@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import requests
 
-from simulators.faults import CALLBACK, CALLS, TRAITS
+from simulators.faults import CALLBACK, CALLS, CONNECT, TRAITS
 
 DOCS = Path(__file__).parents[2] / "docs" / "faults.md"
 CHARGE = {
@@ -140,6 +140,21 @@ async def test_a_reset_is_a_reset_and_no_orderly_end(start, kind):
     with pytest.raises(aiohttp.ClientOSError) as error:
         await client.card("ref")
     assert error.value.errno == errno.ECONNRESET
+
+
+async def test_a_refused_connection_is_refused_to_a_client_of_either_kind_until_it_ends(start):
+    client = await start(card={"port": 0, "faults": [{"kind": "connection_refused", "name": "down"}]})
+    own = (await client.call("GET", "/admin/ports"))[1]["ports"]["card"]["url"]
+    direct = type(client)(client.session, own)
+    assert await seen_by_aiohttp(direct) == Seen(error="ClientConnectorError")
+    assert await asyncio.to_thread(seen_by_requests, own) == Seen(error="ConnectionError")
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", int(own.rpartition(":")[2]))
+    assert await seen_by_aiohttp(client) == Seen(error=RESET)  # on the shared port, where others are served
+    assert await client.journal() == []
+    await client.call("DELETE", "/admin/faults/down")
+    assert await seen_by_aiohttp(direct) == await asyncio.to_thread(seen_by_requests, own) == GOOD
+    assert [entry["moved"] for entry in await client.journal()] == [1000, 0]
 
 
 async def test_a_late_answer_comes_after_the_latency_and_the_delay(start):
@@ -348,7 +363,7 @@ def rows(heading: str) -> dict[str, list[str]]:
 
 def test_the_docs_have_a_row_for_each_kind_that_says_whether_the_provider_acts():
     acts = {True: "yes", False: "no", None: "as `acts` says"}
-    for heading, operations in (("Calls", CALLS), ("Callbacks", CALLBACK)):
+    for heading, operations in (("Calls", CALLS), ("Callbacks", CALLBACK), ("Connections", CONNECT)):
         kinds = {kind: trait for kind, trait in TRAITS.items() if set(trait.operations) & set(operations)}
         table = rows(heading)
         assert list(table) == list(kinds)
@@ -356,9 +371,9 @@ def test_the_docs_have_a_row_for_each_kind_that_says_whether_the_provider_acts()
             assert {kind: row[1] for kind, row in table.items()} == {kind: acts[trait.acts] for kind, trait in kinds.items()}
 
 
-@pytest.mark.parametrize("heading", ["Calls", "Callbacks"])
+@pytest.mark.parametrize("heading", ["Calls", "Callbacks", "Connections"])
 def test_each_line_of_configuration_in_the_docs_is_accepted(configure, heading):
     for kind, row in rows(heading).items():
         fault = msgspec.toml.decode(f"fault = {row[-1].strip('`')}")["fault"]
         assert fault["kind"] == kind
-        configure(card={"faults": [fault]})
+        configure(card={"port": 9001, "faults": [fault]})
