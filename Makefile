@@ -1,13 +1,14 @@
 # make run    the baseline scenario: the whole stack at 10 000 payments a minute, judged
 # make test   checks, then every test
 # make check  format, lint, types, import arrows
+# make setup  .venv with everything in it, which all of these do by themselves
 # make bench  the gateway and the simulator beside their yardsticks
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test check bench
+.PHONY: run test check bench setup
 .DEFAULT_GOAL := run
 
 run: $(INSTALLED)
@@ -27,6 +28,8 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@$(BIN)/pytest tests/benchmarks --benchmark-enable --benchmark-columns=median,iqr,rounds -s
+
+setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "== setting up .venv (about half a minute, once)"

@@ -16,9 +16,11 @@ import uvloop
 from aiohttp import web
 
 from gateway import config as configuration
+from gateway.api.serving import CONNECTIONS_MAX, Runner
 from gateway.app import Gateway
 from gateway.core.errors import GatewayError
 from gateway.observe import configure_logging
+from gateway.runtime import open_files_max
 from gateway.storage.export import records
 from gateway.vault import Vault, load_key
 
@@ -35,6 +37,7 @@ a configuration (TOML or JSON):
   public_url = "http://127.0.0.1:8080"
   [providers.card]
   url = "http://127.0.0.1:9000/card"
+  callback_secret = "whsec_..."
   [providers.upi]
   url = "http://127.0.0.1:9000/upi"
   callback_secret = "whsec_..."
@@ -118,8 +121,8 @@ async def _run(gateway: Gateway, listening: socket.socket, *, supervised: bool) 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     app = await gateway.start()
-    # No decompression: signatures and fingerprints are over the bytes that were sent, and nobody gets to send a zip bomb.
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_S, auto_decompress=False)
+    # Half of the open files are for callers: who opens connections must not keep us from providers, receivers and the database.
+    runner = Runner(app, shutdown_s=DRAIN_S, connections_max=min(CONNECTIONS_MAX, open_files_max() // 2))
     await runner.setup()
     await web.SockSite(runner, listening, backlog=BACKLOG).start()
     if supervised:

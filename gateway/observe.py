@@ -4,12 +4,15 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
+from typing import Literal
 
 import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from gateway.core.payment import Event, Payment
+from gateway.core.event import Event
+from gateway.core.limits import Priority
+from gateway.core.payment import Method
 
 # Seconds. The 2 s target is an edge, so that a dashboard can count what met it.
 LATENCY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0)
@@ -28,12 +31,19 @@ class Metrics:
         self._latency = Histogram(
             "paydrome_request_seconds", "Time to answer", ["route", "status"], buckets=LATENCY_BUCKETS, registry=self.registry
         )
+        self._limited = Counter(
+            "paydrome_limited_requests", "Answered 429: over the rate of a key or an address", ["by"], registry=self.registry
+        )
+        self._shed = Counter(
+            "paydrome_shed_requests", "Answered 503: too much was under way", ["priority", "bound"], registry=self.registry
+        )
         self._event_children: dict[tuple[str, str], Counter] = {}
         self._latency_children: dict[tuple[str, int], Histogram] = {}
 
-    def stepped(self, payment: Payment, events: Sequence[Event]) -> None:
+    def stepped(self, events: Sequence[Event], method: Method | None) -> None:
+        """`method` None: the events are about something without one, such as a settlement."""
         for event in events:
-            key = (payment.method, event.type)
+            key = (method or "none", event.type)
             child = self._event_children.get(key)
             if child is None:
                 child = self._event_children[key] = self._events.labels(*key)
@@ -46,6 +56,12 @@ class Metrics:
         if child is None:
             child = self._latency_children[key] = self._latency.labels(route, str(status))
         child.observe(seconds)
+
+    def limited(self, by: Literal["key", "address"]) -> None:
+        self._limited.labels(by).inc()
+
+    def shed(self, priority: Priority, bound: Literal["in_flight", "provider", "store"]) -> None:
+        self._shed.labels(priority, bound).inc()
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

@@ -1,8 +1,11 @@
 """The only file that asks the machine for time, entropy and the loop."""
 
 import os
+import resource
 import time
 from datetime import UTC, datetime
+
+OPEN_FILES_MAX = 65_536  # enough for whatever one process can do; systems that know no bound are asked for no more
 
 
 class SystemClock:
@@ -28,6 +31,20 @@ def timer_s() -> float:
     return time.perf_counter()
 
 
+def open_files_max() -> int:
+    """How many files and connections this process may have open, after asking for as many as the system grants."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return OPEN_FILES_MAX
+    wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
+    if wanted > soft:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError):  # some systems have a bound beside the one that they tell
+            return soft
+    return max(soft, wanted)
+
+
 def uniform() -> float:
     """A draw from [0, 1), for jitter."""
     return int.from_bytes(os.urandom(7)) / 2**56
@@ -40,6 +57,7 @@ def rfc3339(at_ms: int) -> str:
     """RFC 3339 in UTC with milliseconds: 2024-01-15T10:30:00.000Z."""
     global _second
     second, ms = divmod(at_ms, 1000)
-    if _second[0] != second:
-        _second = (second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
-    return f"{_second[1]}.{ms:03d}Z"
+    latest = _second  # other threads may set it meanwhile
+    if latest[0] != second:
+        _second = latest = (second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
+    return f"{latest[1]}.{ms:03d}Z"

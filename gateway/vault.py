@@ -1,7 +1,7 @@
-"""Where card numbers are. AES-256-GCM under a key that is not in the database.
+"""Where card numbers and secrets are. AES-256-GCM under a key that is not in the database.
 
 The key comes from the environment (PAYDROME_VAULT_KEY, 64 hex digits) or from a key file, made with mode 0600 at first start. One
-key per purpose is derived from it (HKDF-SHA256): sealing, tokens, fingerprints of request bodies.
+key per purpose is derived from it (HKDF-SHA256): sealing cards, sealing other secrets, tokens, fingerprints of request bodies.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ ENVIRONMENT_KEY = "PAYDROME_VAULT_KEY"
 class Vault:
     def __init__(self, key: bytes) -> None:
         self._aead = AESGCM(_derive(key, b"seal"))
+        self._secrets = AESGCM(_derive(key, b"secret"))
         self._token_key = _derive(key, b"token")
         self._fingerprint_key = _derive(key, b"fingerprint")
         self.key_id = hashlib.sha256(_derive(key, b"id")).hexdigest()[:16]
@@ -44,6 +45,18 @@ class Vault:
             return self._aead.decrypt(nonce, ciphertext, card.token.encode()).decode()
         except InvalidTag as error:
             raise VaultError(f"{card.token} was not sealed under this key") from error
+
+    def seal_secret(self, secret: bytes, *, owner: str) -> bytes:
+        """What may be stored: nonce and ciphertext, which open only together with their owner's id."""
+        nonce = os.urandom(NONCE_SIZE)
+        return nonce + self._secrets.encrypt(nonce, secret, owner.encode())
+
+    def open_secret(self, sealed: bytes, *, owner: str) -> bytes:
+        """Raises VaultError if it was sealed under another key, for another owner, or tampered with."""
+        try:
+            return self._secrets.decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], owner.encode())
+        except (InvalidTag, ValueError) as error:  # the second where there is not even a nonce
+            raise VaultError(f"a secret of {owner} was not sealed under this key") from error
 
     def fingerprint(self, body: bytes) -> bytes:
         """A keyed hash: bodies hold card numbers, and a plain hash of those could be searched."""

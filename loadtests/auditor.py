@@ -18,8 +18,20 @@ from math import floor
 
 from msgspec import Struct
 
-from loadtests.case import FEES, OPEN, UNRESOLVED, Case, Charge, Finding, charge_id, payable, reachable, receivable
-from loadtests.evidence import CVV, Ack, Attempt, Evidence, Payment, StatusAnswer
+from loadtests.acknowledged import accepted, acknowledged_holds
+from loadtests.books import (
+    HOLDS_MONEY,
+    books_balance,
+    never_more_than_there_is,
+    nothing_is_kept_or_made,
+    parts_add_up,
+    records_are_what_moved,
+)
+from loadtests.case import JOURNAL_NAME, OPEN_OPERATIONS, Case, Finding
+from loadtests.evidence import CVV, Evidence
+from loadtests.history import events_replay
+from loadtests.outcomes import nothing_left_open, same_outcomes
+from loadtests.records import Payment
 from loadtests.webhooks import events_delivered
 
 NAMED_MAX = 20  # violations told one by one; a systematic fault has thousands, and the first few show it
@@ -27,14 +39,8 @@ RETRY_BUDGET = Fraction(1, 10)  # of calls, DOMAIN "Talking to providers"
 # Status and reverse calls for each attempt that was ever open, on average at one provider. Waits that double from half a second make
 # six inquiries in 30 s; a reversal and one more are room. An inquiry storm asks several times a second.
 INQUIRIES_PER_OPEN_MAX = 8
-HOLDS_MONEY = frozenset({"partially_captured", "completed"})  # payment states in which something is captured
 APPROVED_STATES = HOLDS_MONEY | {"authorized"}
-REJECTIONS = frozenset({400, 401, 403, 404, 413, 415, 422})  # answers that promise: nothing was done
-MAY_REPEAT_LATER = frozenset({409, 429})  # answers to a repeat that promise nothing: still running, too fast
-GONE = StatusAnswer(httpStatus=404)
-
-# What the provider's final word is called in an attempt. An expired charge moved no money, as a declined one.
-OUTCOME_OF_CHARGE = {"approved": "succeeded", "declined": "declined", "expired": "declined", "reversed": "reversed"}
+VOIDED = frozenset({"voided"})
 
 
 class Invariant(Struct, frozen=True):
@@ -69,17 +75,22 @@ def success(evidence: Evidence) -> tuple[int, int] | None:
         missed = max(evidence.sent.sent, lost)
         return (0, missed) if missed else None
     due = [payment for payment in case.payments.values() if not case.awaits_customer(payment)]
-    reached = sum(payment.status in _decided_states(case.charges_of(payment.paymentID)) for payment in due)
+    reached = sum(payment.status in _decided_states(case, payment) for payment in due)
     return reached, len(due) + lost
 
 
-def _decided_states(charges: list[Charge]) -> frozenset[str]:
-    """The payment states that honour what was decided; with several attempts, one approval decides. Empty if nobody decided."""
+def _decided_states(case: Case, payment: Payment) -> frozenset[str]:
+    """The payment states that honour what was decided; with several attempts, one approval decides. Empty if nobody decided. The merchant,
+    too, may decide: what was voided stays so."""
+    charges = case.charges_of(payment.paymentID)
     decisions = {charge.decision for charge in charges if charge.decision}
-    if "approved" in decisions:
+    if payment.status == "voided" and charges and not any(charge.moved for charge in charges):
+        return VOIDED
+    if decisions & {"approved", "authorized"}:
         return APPROVED_STATES
     if decisions:
-        return frozenset({"failed", "expired"}) if "expired" in decisions else frozenset({"failed"})
+        ran_out = "expired" in decisions or payment.paymentID in case.authentications  # a customer who did not authenticate
+        return frozenset({"failed", "expired"}) if ran_out else frozenset({"failed"})
     return frozenset()
 
 
@@ -114,25 +125,8 @@ def _searchable(evidence: Evidence) -> bool:
     return bool(evidence.haystacks) or any(ack.leaked for ack in evidence.acks)
 
 
-def _books_balance(case: Case, found: Finding) -> None:
-    """1. Every balance is a sum of entries, so if each entry is balanced, all balances of a currency sum to zero."""
-    for entry in case.gateway.entries:
-        found.checked += 1
-        name = f"entry {entry.entryID} of payment {entry.paymentID}"
-        excess: Counter[str] = Counter()
-        for posting in entry.postings:
-            excess[posting.currency] += posting.debit - posting.credit
-            if posting.debit < 0 or posting.credit < 0:
-                found.violation(f"{name} posts a negative amount to {posting.account}")
-        if not entry.postings:
-            found.violation(f"{name} has no postings")
-        for currency, difference in excess.items():
-            if difference:
-                found.violation(f"{name}: debits minus credits are {difference} {currency}, not 0")
-
-
 def _one_charge_per_request(case: Case, found: Finding) -> None:
-    """2. Charges are counted in V, under every reference of every payment that was made for the request."""
+    """2. Charges are counted in V, under every reference of every payment that was made for the request; captures and refunds likewise."""
     for name, payment_ids in case.requests():
         found.checked += 1
         standing = [charge for payment_id in payment_ids for charge in case.charges_of(payment_id) if charge.unreversed > 0]
@@ -141,179 +135,16 @@ def _one_charge_per_request(case: Case, found: Finding) -> None:
             found.violation(f"{name}: charged more than once (payment {', '.join(sorted(payment_ids))}): {where}")
         if len(payment_ids) > 1:
             found.violation(f"{name}: {len(payment_ids)} payments: {', '.join(sorted(payment_ids))}")
+    for name, subject_ids in case.made_by():
+        found.checked += 1
+        if len(subject_ids) > 1:
+            found.violation(f"{name}: {len(subject_ids)} captures or refunds: {', '.join(sorted(subject_ids))}")
+    for movement in (*case.truth.captures.values(), *case.truth.refunds.values()):
+        if movement.times > 1:
+            found.violation(f"{movement.subject} of charge {movement.charge_reference} moved money {movement.times} times")
     for (merchant_id, key), acks in case.acks_of.items():
-        if len({ack.bodySha256 for ack in acks if _accepted(ack)}) > 1:
+        if len({ack.bodySha256 for ack in acks if accepted(ack)}) > 1:
             found.violation(f"key {key} of {merchant_id}: its accepted answers differ")
-
-
-def _captured_is_what_moved(case: Case, found: Finding) -> None:
-    """3. Three accounts of the same money: the payment's record, the books, and what moved at the providers."""
-    for payment_id in case.booked.keys() - case.payments.keys():
-        found.violation(f"the books have entries of payment {payment_id}, which does not exist")
-    for payment in case.payments.values():
-        _examine_accounts(case, payment, found)
-        attempts = case.attempts_of.get(payment.paymentID, [])
-        if any(attempt.state == "manual_review" for attempt in attempts):
-            found.counted["in manual review"] += 1
-        elif any(case.in_transit(attempt) for attempt in attempts):
-            found.counted["decided as the gateway was stopped"] += 1
-        else:
-            found.checked += 1
-            _compare_captured(case, payment, found)
-
-
-def _examine_accounts(case: Case, payment: Payment, found: Finding) -> None:
-    """Money may only be owed by a provider where it moved, to the payment's merchant, and be kept as our fee."""
-    moved_at = {
-        attempt.provider for attempt in case.attempts_of.get(payment.paymentID, ()) if case.captured_at_provider(attempt)
-    }
-    allowed = {(account, payment.currency) for account in (*map(receivable, moved_at), payable(payment.merchantID), FEES)}
-    for account, currency in sorted(case.booked[payment.paymentID].keys() - allowed):
-        found.violation(f"payment {payment.paymentID}: posted to {account} in {currency}, where none of its money belongs")
-
-
-def _compare_captured(case: Case, payment: Payment, found: Finding) -> None:
-    captured, currency = payment.capturedAmount, payment.currency
-    moved = sum(charge.moved for charge in case.charges_of(payment.paymentID))
-    booked, credited = case.receivable(payment), case.credited(payment)
-    name = f"payment {payment.paymentID} ({payment.status})"
-    if captured != moved:
-        found.violation(f"{name}: captured {captured} {currency} in the gateway, {moved} moved at the provider")
-    if captured != booked:
-        found.violation(f"{name}: captured {captured} {currency}, but the books say {booked}")
-    if captured != sum(credited) or min(credited) < 0:
-        merchant, fees = credited
-        found.violation(
-            f"{name}: captured {captured} {currency}, but {merchant} credited to {payment.merchantID} and {fees} to fees"
-        )
-    if captured > payment.amount:
-        found.violation(f"{name}: captured {captured} {currency} of an amount of {payment.amount}")
-    if (captured > 0) != (payment.status in HOLDS_MONEY):
-        found.violation(f"{name}: a payment in this state cannot have captured {captured} {currency}")
-
-
-def _same_charges(case: Case, found: Finding) -> None:
-    """5. Attempts without an outcome are counted here and judged by 6; their amounts are compared all the same."""
-    for attempt in case.gateway.attempts:
-        found.checked += 1
-        if case.attempts[charge_id(attempt)] is not attempt:
-            found.violation(f"reference {attempt.reference} is used by more than one attempt")
-        if attempt.paymentID not in case.payments:
-            found.violation(f"attempt {attempt.reference} belongs to payment {attempt.paymentID}, which does not exist")
-        _compare_charge(attempt, case.charge_of(attempt), case.in_transit(attempt), found)
-    for key in case.charges.keys() - case.attempts.keys():
-        found.checked += 1
-        orphan = case.charges[key]
-        what = f"{orphan.status}, {orphan.amount} {orphan.currency}, {orphan.moved} moved"
-        found.violation(f"charge {orphan.reference} at {orphan.provider} ({what}) is unknown to the gateway")
-
-
-def _compare_charge(attempt: Attempt, charge: Charge | None, in_transit: bool, found: Finding) -> None:
-    name = f"attempt {attempt.reference} of payment {attempt.paymentID}"
-    if charge is None:
-        if attempt.state in {"succeeded", "reversed", "pending"}:
-            found.violation(f"{name} is {attempt.state}, but it never reached the provider")
-        found.counted["never reached a provider"] += 1
-        return
-    if (attempt.amount, attempt.currency) != (charge.amount, charge.currency):
-        theirs = f"{charge.amount} {charge.currency}"
-        found.violation(f"{name} is over {attempt.amount} {attempt.currency}, at the provider over {theirs}")
-    if attempt.state in UNRESOLVED or attempt.state == "manual_review" or in_transit:
-        found.counted[f"without an outcome yet ({attempt.state})"] += 1
-    elif attempt.state != OUTCOME_OF_CHARGE.get(charge.status, charge.status):
-        found.violation(f"{name} is {attempt.state} in the gateway, {charge.status} at the provider")
-
-
-def _nothing_left_open(case: Case, found: Finding) -> None:
-    """6. A customer who has not decided yet is no failure of recovery, if the provider is waiting for them too."""
-    if case.evidence.unclean_stop is not None:
-        found.violation(f"the gateway did not drain when it was told to stop: {case.evidence.unclean_stop}")
-    for attempt in case.gateway.attempts:
-        found.checked += 1
-        _examine_open(case, attempt, found)
-    for payment in case.payments.values():
-        states = {attempt.state for attempt in case.attempts_of.get(payment.paymentID, ())}
-        if payment.status in {"pending", "processing", "requires_action"} and not states & (OPEN | {"manual_review"}):
-            found.violation(f"payment {payment.paymentID} is stuck in {payment.status}: no attempt of it is open")
-
-
-def _examine_open(case: Case, attempt: Attempt, found: Finding) -> None:
-    charge = case.charge_of(attempt)
-    name = f"attempt {attempt.reference} of payment {attempt.paymentID}"
-    match attempt.state:
-        case "manual_review":
-            found.counted["in manual review"] += 1
-        case "pending" if case.awaits_decision(attempt):
-            found.counted["waiting for the customer"] += 1
-        case state if state in OPEN and case.in_transit(attempt):
-            found.counted["decided as the gateway was stopped"] += 1
-        case state if state in OPEN:
-            at_provider = charge.status if charge else "unknown there"
-            found.violation(f"{name} is still {state} after {attempt.inquiries} inquiries; at the provider it is {at_provider}")
-
-
-def _acknowledged_holds(case: Case, found: Finding) -> None:
-    """8. Without G, the final states are asked for over HTTP; without those, only repeats are compared."""
-    if case.evidence.gateway is None and case.evidence.statuses is None:
-        found.notes.append("final states unknown: only repeated requests were compared")
-    for ack in case.evidence.acks:
-        if _accepted(ack):
-            found.checked += 1
-            _examine_acknowledged(case, ack, found)
-    kept = {(row.merchantID, row.key) for row in case.gateway.idempotency if row.paymentID in case.payments}
-    for key, acks in case.acks_of.items():
-        _compare_repeats(acks, found)
-        if key in kept and all(ack.httpStatus in REJECTIONS for ack in acks):
-            found.violation(f"key {key[1]}: rejected with {acks[0].httpStatus}, but the gateway made a payment for it")
-
-
-def _examine_acknowledged(case: Case, ack: Ack, found: Finding) -> None:
-    name = f"payment {ack.paymentID} (key {ack.key}, acknowledged {ack.status})"
-    if ack.paymentID is None or ack.status is None:
-        found.violation(f"request {ack.index} (key {ack.key}): {ack.httpStatus} without paymentID and status")
-        return
-    known = _final_state(case, ack.paymentID, found)
-    if known is None:
-        return
-    if known is GONE:
-        found.violation(f"{name} does not exist in the gateway")
-        return
-    if (ack.amount, ack.currency) != (known.amount, known.currency):
-        theirs = f"{known.amount} {known.currency}"
-        found.violation(f"{name}: asked for {ack.amount} {ack.currency}, the gateway has {theirs}")
-    if known.status not in reachable(ack.status):
-        found.violation(f"{name} is {known.status} now")
-    if isinstance(known, Payment) and (ack.merchantID, ack.method) != (known.merchantID, known.method):
-        found.violation(f"{name}: sent by {ack.merchantID} as {ack.method}, kept for {known.merchantID} as {known.method}")
-
-
-def _final_state(case: Case, payment_id: str, found: Finding) -> Payment | StatusAnswer | None:
-    """The payment as the gateway has it at the end, GONE, or None if nobody could say."""
-    if case.evidence.gateway is not None:
-        return case.payments.get(payment_id, GONE)
-    answer = (case.evidence.statuses or {}).get(payment_id)
-    if answer is not None and answer.httpStatus == 404:
-        return GONE
-    if answer is None or answer.httpStatus != 200:
-        found.counted["answers whose payment could not be asked for"] += 1
-        return None
-    return answer
-
-
-def _compare_repeats(acks: list[Ack], found: Finding) -> None:
-    accepted = [ack for ack in acks if _accepted(ack)]
-    if len(acks) < 2 or not accepted:
-        return
-    found.counted["requests sent more than once"] += 1
-    if len({ack.bodySha256 for ack in accepted}) > 1:
-        found.violation(f"key {accepted[0].key}: the answers to the same request are not the same bytes")
-    for ack in acks:
-        if 400 <= ack.httpStatus < 500 and ack.httpStatus not in MAY_REPEAT_LATER:
-            found.violation(f"key {ack.key}: accepted once, and once refused with {ack.httpStatus} {ack.code or ''}".rstrip())
-
-
-def _accepted(ack: Ack) -> bool:
-    return 200 <= ack.httpStatus < 300
 
 
 def _no_secrets(case: Case, found: Finding) -> None:
@@ -357,6 +188,7 @@ def _requests_add_up(case: Case, found: Finding) -> None:
     if calls > allowed:
         found.violation(f"{calls} provider calls for {len(case.gateway.attempts)} attempts: more than the {allowed} allowed")
     _inquiries_bounded(case, found)
+    _operations_bounded(case, found)
 
 
 def _inquiries_bounded(case: Case, found: Finding) -> None:
@@ -364,22 +196,60 @@ def _inquiries_bounded(case: Case, found: Finding) -> None:
     calls = Counter(entry.provider for entry in case.journal if entry.operation in {"status", "reverse"})
     attempts = Counter(provider for provider, _ in case.attempts)
     opened = Counter(provider for provider, _ in case.ever_open())
+    voided = Counter(JOURNAL_NAME[payment.method] for payment in case.payments.values() if payment.status == "voided")
     for provider, count in sorted(calls.items()):
-        allowed = opened[provider] * INQUIRIES_PER_OPEN_MAX + floor(attempts[provider] * RETRY_BUDGET)
+        allowed = opened[provider] * INQUIRIES_PER_OPEN_MAX + floor(attempts[provider] * RETRY_BUDGET) + voided[provider]
         what = f"{count} status and reverse calls at {provider} for {opened[provider]} attempts that were ever open"
         found.notes.append(what)
         if count > allowed:
             found.violation(f"{what}: more than the {allowed} allowed")
 
 
+def _operations_bounded(case: Case, found: Finding) -> None:
+    """Captures and refunds. How often each was called, its journal entries number; one that was in doubt may be asked about."""
+    operations = case.operations
+    if not operations:
+        return
+    asked: Counter[tuple[str, str, str]] = Counter()
+    for entry in case.journal:
+        if entry.operation in {"capture", "refund", "refund_status"} and entry.subject:
+            key = entry.provider, entry.operation, entry.subject
+            asked[key] = max(asked[key], entry.attempt)
+    doubtful = sum(operation.inquiries > 0 or operation.status in OPEN_OPERATIONS for operation in operations)
+    allowed = floor(len(operations) * (1 + RETRY_BUDGET)) + doubtful * INQUIRIES_PER_OPEN_MAX
+    what = f"{asked.total()} capture and refund calls for {len(operations)} captures and refunds"
+    found.notes.append(what)
+    if asked.total() > allowed:
+        found.violation(f"{what}: more than the {allowed} allowed")
+
+
 CHECKS: tuple[tuple[int, str, str, Callable[[Case, Finding], None]], ...] = (  # number, title, witnesses needed, check
-    (1, "debits equal credits in every entry and currency", "G", _books_balance),
+    (1, "debits equal credits in every entry and currency", "G", books_balance),
     (2, "at most one charge and one response per idempotency key", "GV", _one_charge_per_request),
-    (3, "captured in the gateway and its books is what moved at the provider", "GV", _captured_is_what_moved),
-    (5, "gateway and providers hold the same charges with the same outcomes", "GV", _same_charges),
-    (6, "no attempt is left without an outcome", "GV", _nothing_left_open),
-    (8, "everything acknowledged to a client exists with that outcome", "", _acknowledged_holds),
+    (
+        3,
+        "captured, refunded and disputed, here and in the books, is what moved at the provider",
+        "GV",
+        records_are_what_moved,
+    ),
+    (
+        4,
+        "refunds and lost disputes never exceed what was captured",
+        "GV",
+        never_more_than_there_is,
+    ),
+    (
+        5,
+        "gateway and providers hold the same charges, refunds, disputes, with the same outcomes",
+        "GV",
+        same_outcomes,
+    ),
+    (6, "nothing is left without an outcome", "GV", nothing_left_open),
+    (7, "a payment's events yield its status, step by step and without a gap", "G", events_replay),
+    (8, "everything acknowledged to a client exists with that outcome", "", acknowledged_holds),
     (9, "every outcome was told to the merchant, truly, signed and in order, or is dead-lettered", "GV", events_delivered),
+    (10, "captures less refunds, chargebacks and fees are what is settled and unsettled", "G", nothing_is_kept_or_made),
+    (11, "parts add up to wholes: captures, refunds, fees, settlements", "G", parts_add_up),
     (12, "no card number, security code or secret is stored or told", "S", _no_secrets),
     (14, "every request is accounted for, and retries stay within their budget", "", _requests_add_up),
 )

@@ -29,6 +29,7 @@ EPILOG = """\
 examples:
   paydrome run baseline                     10 500 payments a minute through the whole stack, and a verdict
   paydrome run smoke --seed 7               the same in five seconds, with other payments
+  paydrome run lifecycle                    captures, voids, refunds, 3-D Secure, disputes: does every rupee add up?
   paydrome run my.toml --target http://10.0.0.5:8080 --key sk_test_... --merchant merchant_9
                                             against your own gateway
   paydrome up                               gateway and simulated providers for trying things out
@@ -121,7 +122,7 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
         type=_checked(arguments.port),
         default=DEFAULT_PORT,
         metavar="N",
-        help="of the gateway; 0: any free one (default: 8080)",
+        help="of the gateway; 0: any free one (default: 8080, and the simulators on 9000, which otherwise take any)",
     )
     parser.add_argument("--db", type=Path, metavar="FILE", help="database (default: kept in the platform's state directory)")
     parser.add_argument("--json", action="store_true", help="print one JSON line once ready, and nothing else")
@@ -169,7 +170,14 @@ def _up(options: argparse.Namespace) -> int:
     from loadtests import up
 
     try:
-        return asyncio.run(up.up(up.Order(scenario=scenario, port=options.port, db=options.db, as_json=options.json)))
+        order = up.Order(
+            scenario=scenario,
+            port=options.port,
+            simulators_port=SIMULATORS_PORT if options.port == DEFAULT_PORT else 0,  # who chose a port may run several
+            db=options.db,
+            as_json=options.json,
+        )
+        return asyncio.run(up.up(order))
     except _errors() as error:
         return _failed(error)
 
@@ -191,11 +199,15 @@ def _scenarios(_: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     scenario = _load(options.scenario)
+    from loadtests.journeys import JOURNEYS
+
     traffic = scenario.traffic
     mix = ", ".join(f"{getattr(traffic.mix, method):.0%} {method}" for method in traffic.mix.__struct_fields__)
     print(f"{options.scenario}: ok")
     print(f"  {scenario.name}: {scenario.description}")
     print(f"  {traffic.rate} for {traffic.duration} after {traffic.warm_up} of warm-up, {traffic.arrivals} arrivals, {mix}")
+    for name, share in traffic.journeys.items():
+        print(f"  {share:6.1%} {name}: {JOURNEYS[name].about}")
     return EXIT_OK
 
 

@@ -15,15 +15,17 @@ import msgspec
 from msgspec import Struct
 
 from loadtests import evidence
-from loadtests.case import OPEN
+from loadtests.case import OPEN, OPEN_OPERATIONS
 from loadtests.child import Stopped
-from loadtests.evidence import Ack, Evidence, GatewayRecords, Secret, Sent, StatusAnswer
-from loadtests.payments import CARDS
+from loadtests.evidence import Ack, Evidence, Secret, Sent, StatusAnswer
+from loadtests.payments import CARDS, JOURNEY_CARDS
+from loadtests.records import GatewayRecords
 from loadtests.stack import Stack, export
 
 SETTLE_S_MAX = 60.0  # customers take up to 15 s, and where a callback was lost the gateway asks after 15 s more
 SETTLE_PERIOD_S = 1.0  # each look exports the database, in a process of its own
 ANSWER_S_MAX = 10.0
+OPEN_AUTHENTICATIONS = frozenset({"intent", "challenge"})
 STATUSES_MAX = 20_000  # payments of a foreign gateway that are asked for; more are sampled evenly
 STATUS_CONCURRENCY = 16
 CHUNK_SIZE = 1 << 16
@@ -111,10 +113,15 @@ async def settle(stack: Stack, scratch: Path, on_wait: Callable[[Mapping[str, in
 
 
 def open_work(records: GatewayRecords) -> dict[str, int]:
-    """What the gateway still has to do, by kind; empty when it is at rest."""
-    attempts = Counter(f"{attempt.state} attempts" for attempt in records.attempts if attempt.state in OPEN)
+    """What the gateway still has to do or to hear, by kind; empty when it is at rest."""
+    waiting = Counter(f"{attempt.state} attempts" for attempt in records.attempts if attempt.state in OPEN)
+    waiting.update(f"{capture.status} captures" for capture in records.captures if capture.status in OPEN_OPERATIONS)
+    waiting.update(f"{refund.status} refunds" for refund in records.refunds if refund.status in OPEN_OPERATIONS)
+    decided_soon = (row for row in records.disputes if row.responding or row.status.endswith("under_review"))
+    waiting.update(f"{dispute.status} disputes" for dispute in decided_soon)
+    waiting.update("authentications" for row in records.authentications if row.status in OPEN_AUTHENTICATIONS)
     webhooks = sum(delivery.state == "pending" for delivery in records.deliveries)
-    return {**attempts, **({"webhooks": webhooks} if webhooks else {})}
+    return {**waiting, **({"webhooks": webhooks} if webhooks else {})}
 
 
 async def metrics_text(stack: Stack) -> bytes:
@@ -171,6 +178,7 @@ def stack_evidence(
         gateway=evidence.load_gateway(directory / "gateway.ndjson"),
         journal=journal,
         endpoints=stack.endpoints,
+        fees=stack.fees,
         haystacks=(*(hay for hay in found if hay), evidence.webhook_bodies(journal)),
         secrets=secrets_of(stack),
         closed_at_ms=closed_at_ms,
@@ -182,7 +190,7 @@ def secrets_of(stack: Stack) -> tuple[Secret, ...]:
     """What nobody may find in what the gateway stores or tells."""
     vault_key = bytes.fromhex(stack.files.vault_key.read_text())
     return (
-        *map(card_secret, CARDS),
+        *map(card_secret, CARDS + JOURNEY_CARDS),
         signing_secret("the UPI callback secret", stack.secrets.upi),
         signing_secret("the bank callback secret", stack.secrets.bank),
         signing_secret("the webhook secret", stack.secrets.merchant),

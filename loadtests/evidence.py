@@ -1,7 +1,7 @@
 """What the witnesses of a run say, parsed once into frozen structs; `auditor.py` compares them.
 
 C  the clients: `acks.ndjson`, one line a request, and the generator's counts
-G  the gateway: the rows of `python -m gateway export`
+G  the gateway: the rows of `python -m gateway export` (records.py)
 V  the providers: the simulators' journal
 W  the merchant's receiver: the journal's `webhook` entries
 
@@ -21,6 +21,22 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
+from loadtests.records import (
+    Attempt,
+    Authentication,
+    Capture,
+    Delivery,
+    Dispute,
+    Entry,
+    Event,
+    GatewayRecords,
+    GatewayRow,
+    Idempotency,
+    Payment,
+    Refund,
+    Settlement,
+    Transaction,
+)
 from loadtests.samples import GeneratorStats, Outcome, Samples
 
 T = TypeVar("T")
@@ -33,7 +49,10 @@ class EvidenceError(Exception):
 
 
 class Ack(Struct, frozen=True, gc=False):
-    """What one client saw of one request. `httpStatus` 0: no answer came. `leaked` says what of its card was in the answer."""
+    """What one client saw of one request. `httpStatus` 0: no answer came. `leaked` says what of its card was in the answer.
+
+    `step` is the request's name (`samples.STEPS`). `amount` is what was asked for, 0 where no amount was named. `status` is the payment's,
+    if the answer told it; `subjectID` and `subjectStatus` are of the capture, refund or dispute that the request was about."""
 
     index: int
     key: str
@@ -48,6 +67,9 @@ class Ack(Struct, frozen=True, gc=False):
     duplicate: bool = False
     code: str | None = None
     leaked: str | None = None
+    step: str = "process"
+    subjectID: str | None = None
+    subjectStatus: str | None = None
 
 
 class Sent(Struct, frozen=True):
@@ -67,101 +89,9 @@ class Sent(Struct, frozen=True):
         return cls(stats.scheduled, stats.sent, stats.dropped, outcomes, statuses)
 
 
-class Payment(Struct, frozen=True, gc=False, tag_field="kind", tag="payment"):
-    paymentID: str
-    merchantID: str
-    status: str
-    amount: int
-    currency: str
-    method: str
-    capturedAmount: int
-    createdAt: int
-    updatedAt: int
-    orderID: str | None = None
-    transactionID: str | None = None
-
-
-class Attempt(Struct, frozen=True, gc=False, tag_field="kind", tag="attempt"):
-    reference: str
-    paymentID: str
-    provider: str
-    state: str
-    amount: int
-    currency: str
-    createdAt: int
-    responseCode: str | None = None
-    unknownAt: int | None = None
-    resolvedAt: int | None = None
-    inquiries: int = 0
-
-
-class Transaction(Struct, frozen=True, gc=False, tag_field="kind", tag="transaction"):
-    transactionID: str
-    paymentID: str
-    merchantID: str
-    type: str
-    amount: int
-    currency: str
-    status: str
-    createdAt: int
-
-
-class Posting(Struct, frozen=True, gc=False):
-    account: str
-    currency: str
-    debit: int
-    credit: int
-
-
-class Entry(Struct, frozen=True, gc=False, tag_field="kind", tag="entry"):
-    entryID: str
-    createdAt: int
-    postings: tuple[Posting, ...]
-    paymentID: str | None = None
-
-
-class Event(Struct, frozen=True, gc=False, tag_field="kind", tag="event"):
-    eventID: str
-    paymentID: str
-    sequence: int
-    type: str
-    published: bool
-    createdAt: int
-
-
-class Delivery(Struct, frozen=True, gc=False, tag_field="kind", tag="delivery"):
-    eventID: str
-    endpointID: str
-    paymentID: str
-    sequence: int
-    state: str
-    tries: int
-
-
-class Idempotency(Struct, frozen=True, gc=False, tag_field="kind", tag="idempotency"):
-    merchantID: str
-    key: str
-    paymentID: str | None
-    responseStatus: int | None = None
-
-
-GatewayRow = Payment | Attempt | Transaction | Entry | Event | Delivery | Idempotency
-
-
-class GatewayRecords(Struct, frozen=True):
-    """Everything a gateway knows, by kind, in the order of its export."""
-
-    payments: tuple[Payment, ...] = ()
-    attempts: tuple[Attempt, ...] = ()
-    transactions: tuple[Transaction, ...] = ()
-    entries: tuple[Entry, ...] = ()
-    events: tuple[Event, ...] = ()
-    deliveries: tuple[Delivery, ...] = ()
-    idempotency: tuple[Idempotency, ...] = ()
-
-
 class JournalEntry(Struct, frozen=True, gc=False):
-    """One line of the simulators' journal. `moved`: money moved by it, + charged, - reversed."""
+    """One line of the simulators' journal. `moved`: money moved by it, + charged, - reversed, refunded or charged back. `subject`: the
+    capture, refund or dispute that it is about."""
 
     seq: int
     at: int
@@ -174,6 +104,7 @@ class JournalEntry(Struct, frozen=True, gc=False):
     amount: int | None = None
     currency: str | None = None
     moved: int = 0
+    subject: str | None = None
     delayMs: float | None = None
     fault: str | None = None
     callbackStatus: int | None = None
@@ -209,7 +140,8 @@ class Secret(Struct, frozen=True):
 class Evidence(Struct, frozen=True):
     """All statements about one run. `None`: that witness could not be heard (a foreign `--target`).
 
-    `endpoints` are the webhook endpoints of each merchant. `closed_at_ms` is when the gateway was told to stop: what a
+    `endpoints` are the webhook endpoints of each merchant. `fees` are what the gateway is to keep of captures, in basis points by payment
+    method. `closed_at_ms` is when the gateway was told to stop: what a
     provider decided after that, it cannot know. `unclean_stop` says how it ended, if it did not drain and exit by itself with 0.
     """
 
@@ -219,6 +151,7 @@ class Evidence(Struct, frozen=True):
     journal: tuple[JournalEntry, ...] | None = None
     statuses: Mapping[str, StatusAnswer] | None = None
     endpoints: Mapping[str, tuple[str, ...]] = {}
+    fees: Mapping[str, int] = {}
     haystacks: tuple[Haystack, ...] = ()
     secrets: tuple[Secret, ...] = ()
     closed_at_ms: int | None = None
@@ -241,6 +174,11 @@ def load_gateway(path: Path) -> GatewayRecords:
         events=_of(Event, rows),
         deliveries=_of(Delivery, rows),
         idempotency=_of(Idempotency, rows),
+        settlements=_of(Settlement, rows),
+        captures=_of(Capture, rows),
+        refunds=_of(Refund, rows),
+        disputes=_of(Dispute, rows),
+        authentications=_of(Authentication, rows),
     )
 
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from loadtests.case import Case, charge_id
 from loadtests.evidence import Evidence
-from loadtests.samples import METHODS, NO_ANSWER_NS, Outcome, Samples, latencies_ns, percentile
+from loadtests.samples import METHODS, NO_ANSWER_NS, PROCESS, STEPS, Outcome, Samples, latencies_ns, percentile
 
 ASYNCHRONOUS = frozenset({"upi", "netbanking"})
 
@@ -46,12 +46,14 @@ class Completion(Struct, frozen=True):
 
 
 def latencies(samples: Samples) -> dict[str, Spread]:
-    """Intended send to answer over the judged period: of all requests, and by method."""
+    """Intended send to answer over the judged period: of all requests, of payments by method, and of the later steps of journeys."""
     judged = samples.judged()
     sent = judged.where(judged.outcome != Outcome.DROPPED)
     ns = latencies_ns(sent)
-    by_method = {name: _spread(ns[sent.method == code], 1e6) for code, name in enumerate(METHODS)}
-    return {"all": _spread(ns, 1e6), **{name: spread for name, spread in by_method.items() if spread.count}}
+    of_payments = sent.step == PROCESS
+    spreads = {name: _spread(ns[of_payments & (sent.method == code)], 1e6) for code, name in enumerate(METHODS)}
+    spreads |= {name: _spread(ns[sent.step == code], 1e6) for code, name in enumerate(STEPS) if code != PROCESS}
+    return {"all": _spread(ns, 1e6), **{name: spread for name, spread in spreads.items() if spread.count}}
 
 
 def unknowns(evidence: Evidence) -> Unknowns | None:

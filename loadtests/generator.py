@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from loadtests import samples as columns
 from loadtests import scenario as scenarios
 from loadtests.recorder import Progress as Progress
-from loadtests.recorder import Report, Started
+from loadtests.recorder import Report, Started, Walked
 from loadtests.samples import GeneratorStats as GeneratorStats
 from loadtests.samples import Samples
 from loadtests.scenario import Scenario
@@ -38,7 +38,8 @@ class Generated(msgspec.Struct, frozen=True, eq=False):
     acks_path: Path  # one JSON line for each request that was sent: what its client saw
     generator: GeneratorStats
     started_at: float  # zero of the schedule (and of the samples' times), seconds since 1970
-    run_id: str  # idempotency keys are `{run_id}-{index}`
+    run_id: str  # idempotency keys are `{run_id}-{index}`, of the later steps of a journey `{run_id}-{index}-{number}`
+    journeys: Mapping[str, Walked] = {}
 
 
 async def generate(
@@ -79,7 +80,14 @@ async def generate(
     if exit_code not in (EXIT_PASS, EXIT_INVALID, EXIT_TARGETS) or not (out / "generator.json").exists():
         raise GeneratorError(f"Locust ended with exit code {exit_code} before the schedule was done{_tail(log_path)}")
     report = msgspec.json.decode((out / "generator.json").read_bytes(), type=Report)
-    return Generated(columns.load(out / "samples.npz"), out / "acks.ndjson", report.generator, report.started_at, report.run_id)
+    return Generated(
+        columns.load(out / "samples.npz"),
+        out / "acks.ndjson",
+        report.generator,
+        report.started_at,
+        report.run_id,
+        report.journeys,
+    )
 
 
 def _prepare(out: Path, scenario: Scenario) -> tuple[Path, Path]:

@@ -18,13 +18,14 @@ import secrets
 import sys
 import time
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 import gevent
 import msgspec
-from gevent.pool import Pool
+from gevent.pool import Group, Pool
 from locust import User, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.contrib.fasthttp import FastHttpSession, FastResponse
@@ -37,10 +38,12 @@ from loadtests.payments import Payments
 from loadtests.recorder import Recorder, Report, Started
 from loadtests.samples import METHODS, Outcome
 from loadtests.scenario import Scenario, ScenarioError
+from loadtests.walking import FORM, Heard, Walking
 
 EXIT_ERROR, EXIT_USAGE = 1, 2
 CLIENT_TIMEOUT_S = 10.0  # well above every latency target: a missed one must be seen as late, not as unanswered
 DRAIN_S = 2 * CLIENT_TIMEOUT_S + 1  # connecting and reading may take one timeout each; after that nothing is in flight
+WALKS_S_MAX = 30.0  # what journeys may still take when the last payment was answered: most take five seconds
 POOL_SPARE = 1.5  # more than rate x timeout cannot be in flight, but for the randomness of arrivals and slow connects
 POOL_MAX = 8_000  # below the 10 000 open files that Locust asks the system for
 PROGRESS_S = 0.5
@@ -141,7 +144,7 @@ class Run:
         self._out = Path(options.out) if options.out else None
         self._schedule()
         size = min(POOL_MAX, math.ceil(self._scenario.traffic.rate_per_s * CLIENT_TIMEOUT_S * POOL_SPARE) + 50)
-        self._pool = Pool(size)
+        self._pool, self._walks = Pool(size), Group()  # of requests; of journeys, which send through the pool
         self._session = self._open_session(host.rstrip("/"), size)
         self._headers = {
             "Authorization": f"Bearer {options.key}",
@@ -153,6 +156,13 @@ class Run:
         """Send everything that is due, wait for the answers, judge and save. Returns the exit code."""
         with open(self._out / "acks.ndjson" if self._out else os.devnull, "wb") as acks:  # noqa: PTH123 - devnull too
             self._recorder = self._new_recorder(acks)
+            self._walking = Walking(
+                self,
+                self._recorder,
+                run_id=self._run_id,
+                headers=self._headers,
+                duplicates=self._scenario.traffic.duplicates,
+            )
             gc.collect()
             gc.freeze()  # what lives until the end need not be looked at again
             self._started_at = time.time() + LEAD_S
@@ -162,10 +172,14 @@ class Run:
             try:
                 cpu_share = self._send_all()
                 self._pool.join(timeout=DRAIN_S)
+                if self._walks:
+                    self._walks.join(timeout=WALKS_S_MAX)
+                    self._pool.join(timeout=DRAIN_S)
             finally:  # also when Locust's Stop button or Ctrl-C kills this greenlet
                 telling.kill()
+                self._walks.kill()
                 self._pool.kill()
-                self._recorder.give_up(self._now_ns())
+                self._recorder.give_up(self.now_ns())
                 code = self._judge(cpu_share)
         return code
 
@@ -175,7 +189,9 @@ class Run:
             seed=self._seed, rate_per_s=traffic.rate_per_s, duration_s=traffic.total_s, arrivals=traffic.arrivals
         )
         self._plan = arrivals.plan(due_ns, seed=self._seed, duplicates=traffic.duplicates)
-        self._payments = Payments(seed=self._seed, n=len(due_ns), mix=traffic.mix, year=datetime.now(UTC).year)
+        self._payments = Payments(
+            seed=self._seed, n=len(due_ns), mix=traffic.mix, year=datetime.now(UTC).year, journeys=traffic.journeys
+        )
 
     def _new_recorder(self, acks: BinaryIO) -> Recorder:
         traffic = self._scenario.traffic
@@ -211,44 +227,72 @@ class Run:
         wall, cpu = time.monotonic(), time.process_time()
         for row, (index, due_ns) in enumerate(zip(plan.index.tolist(), plan.due_ns.tolist(), strict=True)):
             if row == first_judged:
-                self._sleep_until(round(traffic.warm_up_s * 1e9))
+                self.sleep_until(round(traffic.warm_up_s * 1e9))
                 wall, cpu = time.monotonic(), time.process_time()
             payment = self._payments[index]
             body = payments.body(payment, i=index, run_id=self._run_id, merchant_id=self._options.merchant)
-            self._sleep_until(due_ns)
+            self.sleep_until(due_ns)
             if self._pool.free_count():
                 self._pool.spawn(self._send, row, index, payment, body)
             else:
                 self._recorder.dropped(row, payment)
-        self._sleep_until(round(traffic.total_s * 1e9))
+        self.sleep_until(round(traffic.total_s * 1e9))
         return (time.process_time() - cpu) / (time.monotonic() - wall)
 
-    def _sleep_until(self, due_ns: int) -> None:
+    def sleep_until(self, due_ns: int) -> None:
         """Sleeps at least one turn of the event loop, so that what was spawned can start even when all of it is late."""
         while True:
-            gevent.sleep(max(0, due_ns - self._now_ns()) / 1e9)
-            if self._now_ns() >= due_ns:
+            gevent.sleep(max(0, due_ns - self.now_ns()) / 1e9)
+            if self.now_ns() >= due_ns:
                 return
 
     def _send(self, row: int, index: int, payment: payments.Payment, body: bytes) -> None:
+        if payment.journey is not None:
+            self._walking.expect([row])
         headers = {**self._headers, "Idempotency-Key": payments.key(self._run_id, index)}
-        name = f"{PATH} {METHODS[payment.method]}"
-        self._recorder.sent(row, payment, self._now_ns())
+        self._recorder.sent(row, payment, self.now_ns())
+        self.request("POST", PATH, f"{PATH} {METHODS[payment.method]}", body, headers, row)
+        self._walking.begin(row, index, payment)
+
+    def request(self, method: str, path: str, name: str, body: bytes | None, headers: dict[str, str], row: int) -> None:
+        context = {"row": row}
         try:
-            self._session.post(PATH, name=name, data=body, headers=headers, context={"row": row})
+            self._session.request(method, path, name=name, data=body, headers=headers, context=context)
         except Exception as error:  # an answer that the HTTP client cannot make sense of
-            self.fire(request_type="POST", name=name, context={"row": row}, response=None, exception=error, response_length=0)
+            self.fire(request_type=method, name=name, context=context, response=None, exception=error, response_length=0)
+
+    def start(self, walk: Callable[[], None]) -> None:
+        self._walks.spawn(walk)
+
+    def send_together(self, sends: Sequence[Callable[[], None]]) -> bool:
+        if self._pool.free_count() < len(sends):
+            return False
+        gevent.joinall([self._pool.spawn(send) for send in sends])
+        return True
+
+    def browse(self, method: str, url: str, form: bytes | None) -> tuple[int, bytes]:
+        try:
+            page = self._session.request(method, url, data=form, headers=FORM, context={})
+        except Exception:  # an answer that the HTTP client cannot make sense of
+            log.exception("the page %s", url)
+            return 0, b""
+        return page.status_code, page.content or b""
 
     def fire(self, *, context: dict[str, int], response: FastResponse, exception: Exception | None, **meta: object) -> None:
         """The session reports an answer, or that none came. Record it, and pass it on to Locust with its true latency."""
-        row, now_ns = context["row"], self._now_ns()
+        if "row" not in context:  # at the issuer's page
+            return
+        row, now_ns = context["row"], self.now_ns()
+        due_ns = self._recorder.due_ns(row)
         if exception is None:
-            error = self._recorder.answered(row, now_ns, response.status_code, response.content or b"")
+            content = response.content or b""
+            error = self._recorder.answered(row, now_ns, response.status_code, content)
             exception = CatchResponseError(error) if error else None
+            self._walking.hears(row, Heard(now_ns, not error and response.status_code < 400, content))
         else:
             timed_out = isinstance(getattr(exception, "original", exception), TimeoutError)  # wrapped by the HTTP client
             self._recorder.unanswered(row, now_ns, Outcome.TIMEOUT if timed_out else Outcome.TRANSPORT_ERROR)
-        meta["response_time"] = (now_ns - int(self._plan.due_ns[row])) / 1e6
+        meta["response_time"] = (now_ns - due_ns) / 1e6
         self._environment.events.request.fire(context=context, response=response, exception=exception, **meta)
 
     def _tell(self, acks: BinaryIO) -> None:
@@ -258,7 +302,7 @@ class Run:
             while True:
                 gevent.sleep(PROGRESS_S)
                 acks.flush()
-                self._say(self._recorder.progress(self._now_ns()))
+                self._say(self._recorder.progress(self.now_ns()))
         except BrokenPipeError:
             log.warning("nobody reads the progress any more: stopping")
             gevent.spawn(self._environment.runner.quit)  # not from here: quitting waits for a greenlet that waits for this one
@@ -272,7 +316,13 @@ class Run:
         samples, stats = self._recorder.samples(), self._recorder.stats(cpu_share)
         if self._out:
             samples.save(self._out / "samples.npz")
-            report = Report(run_id=self._run_id, started_at=self._started_at, seed=self._seed, generator=stats)
+            report = Report(
+                run_id=self._run_id,
+                started_at=self._started_at,
+                seed=self._seed,
+                generator=stats,
+                journeys=self._recorder.journeys(),
+            )
             (self._out / "generator.json").write_bytes(msgspec.json.encode(report))
         judged: verdict.Verdict = verdict.judge(samples, stats, self._scenario.targets, success=None, invariants=())
         for check in judged.checks:
@@ -281,6 +331,6 @@ class Run:
         log.info("%s (of what the clients saw; the money is not audited here)", judged.result)
         return judged.exit_code
 
-    def _now_ns(self) -> int:
+    def now_ns(self) -> int:
         """Since the zero of the schedule; negative before it."""
         return time.monotonic_ns() - self._zero_ns

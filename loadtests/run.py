@@ -90,7 +90,8 @@ async def run(order: Order, out: Console) -> int:
 
 
 async def _against_stack(order: Order, out: Console, progression: terminal.Progression) -> Outcome:
-    async with Stack(Files.under(order.out), order.scenario.simulators, seed=order.seed) as stack:
+    fees = msgspec.structs.asdict(order.scenario.fees)
+    async with Stack(Files.under(order.out), order.scenario.simulators, seed=order.seed, fees=fees) as stack:
         where = f"gateway {stack.gateway_url}, simulators {stack.simulators_url}"
         out.print(f"stack ready in {stack.ready_s:.2f} s: {where}", soft_wrap=True)
         cpu_before: dict[str, int | None] = {}
@@ -186,6 +187,7 @@ async def _summarise(order: Order, outcome: Outcome, verdict: Verdict, invariant
         started_at=generated.started_at,
         requests=evidence.sent.outcomes,
         generator=generated.generator,
+        journeys=generated.journeys,
         latency=figures.latencies(generated.samples),
         unknowns=figures.unknowns(evidence),
         completion=figures.completion(evidence),

@@ -18,18 +18,35 @@ Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 METHODS = ("card", "upi", "netbanking")  # the code in column `method` is the position here
+# What is asked of the gateway, in the order of the report; the code in column `step` is the position here. The first is the payment itself,
+# the others are the later steps of its journey (journeys.py).
+STEPS = (
+    "process",
+    "capture",
+    "void",
+    "refund",
+    "refund status",
+    "return",
+    "status",
+    "payment",
+    "accept",
+    "evidence",
+    "dispute",
+)
+PROCESS = 0
 NEVER = -1  # in `sent_ns` and `done_ns`: it did not happen
 NO_ANSWER_NS = np.iinfo(np.int64).max  # latency of a request that got no answer: longer than any target
 HTTP_CONFLICT = 409  # the same idempotency key is still being worked on
+_NUMBERS = 256  # more than a payment has requests: the column has eight bits
 WINDOW_NS = 60_000_000_000  # throughput targets are per minute, so a window is a minute
 
 
 class Outcome(enum.IntEnum):
     """How a request ended; the codes of column `outcome`."""
 
-    OK = 0  # 2xx with a payment in the body; the issuer's own decline is one of these
+    OK = 0  # 2xx with what was asked for in the body; the issuer's own decline is one of these
     REJECTED = 1  # 4xx (or another status that is neither 2xx nor 5xx)
-    SERVER_ERROR = 2  # 5xx, or a 2xx without a payment in the body
+    SERVER_ERROR = 2  # 5xx, or a 2xx without what was asked for in the body
     TIMEOUT = 3  # no answer within the client's timeout
     TRANSPORT_ERROR = 4  # connection refused, reset, or closed without a whole answer
     DROPPED = 5  # due, but the generator's pool was full: never sent
@@ -46,7 +63,7 @@ class GeneratorStats(msgspec.Struct, frozen=True):
 
 
 class Samples(msgspec.Struct, frozen=True, eq=False):
-    """Columns of equal length (n,), in order of `due_ns`; a request that was sent twice has two rows with the same index."""
+    """Columns of equal length (n,), in order of `due_ns`; a request that was sent twice has two rows with the same index and number."""
 
     index: npt.NDArray[np.uint32]  # number of the payment in the schedule
     due_ns: Int64  # intended send
@@ -55,8 +72,10 @@ class Samples(msgspec.Struct, frozen=True, eq=False):
     method: npt.NDArray[np.uint8]  # position in METHODS
     http_status: npt.NDArray[np.uint16]  # 0 = no answer
     outcome: npt.NDArray[np.uint8]  # Outcome
-    duplicate: Mask  # the second send of the same payment, with the same key and body
+    duplicate: Mask  # the second send of the same request, with the same key and body
     warm_up: Mask  # due before the judged period: recorded, not judged
+    step: npt.NDArray[np.uint8]  # position in STEPS
+    number: npt.NDArray[np.uint8]  # which request of its payment it is; 0: the payment itself
     judged_from_ns: int
     judged_until_ns: int
 
@@ -69,8 +88,8 @@ class Samples(msgspec.Struct, frozen=True, eq=False):
         return Samples(**columns, judged_from_ns=self.judged_from_ns, judged_until_ns=self.judged_until_ns)
 
     def judged(self) -> "Samples":
-        """The rows that were due in the judged period."""
-        return self.where(~self.warm_up)
+        """The rows that were due in the judged period; journeys go on after it."""
+        return self.where(~self.warm_up & (self.due_ns < self.judged_until_ns))
 
     def save(self, path: Path) -> None:
         """Write a compressed .npz with one array a field; `numpy.load` reads it without pickle."""
@@ -88,6 +107,8 @@ COLUMNS: dict[str, type[np.generic]] = {
     "outcome": np.uint8,
     "duplicate": np.bool_,
     "warm_up": np.bool_,
+    "step": np.uint8,
+    "number": np.uint8,
 }
 
 
@@ -125,8 +146,8 @@ def percentile(values: Int64, share: float) -> int:
 
 
 def answered_ns(samples: Samples) -> Int64:
-    """When each payment was first answered successfully (m,), sorted: a payment that was sent twice counts once."""
-    ok = samples.where(samples.outcome == Outcome.OK)
+    """When each payment was first answered successfully (m,), sorted: a payment that was sent twice counts once, its journey not at all."""
+    ok = samples.where((samples.outcome == Outcome.OK) & (samples.step == PROCESS))
     order = np.lexsort((ok.done_ns, ok.index))
     _, first = np.unique(ok.index[order], return_index=True)
     return np.sort(ok.done_ns[order][first])
@@ -147,8 +168,9 @@ def fewest_in_window(times_ns: Int64, *, from_ns: int, until_ns: int, window_ns:
 
 def refused(samples: Samples) -> Mask:
     """Which rows (n,) count against availability: 5xx, timeout, no connection, and a 4xx, because every request of ours is
-    valid. A 409 is right where the same payment was sent twice, since the first may still be running."""
-    sent_twice = np.isin(samples.index, samples.index[samples.duplicate])
+    valid. A 409 is right where the same request was sent twice, since the first may still be running."""
+    request = samples.index.astype(np.int64) * _NUMBERS + samples.number
+    sent_twice = np.isin(request, request[samples.duplicate])
     in_flight = sent_twice & (samples.http_status == HTTP_CONFLICT)
     mask: Mask = (samples.outcome != Outcome.OK) & (samples.outcome != Outcome.DROPPED) & ~in_flight
     return mask

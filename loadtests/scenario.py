@@ -7,6 +7,7 @@ read through properties that carry it in their names. The timeline, on which fau
 
 import math
 import re
+from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated
 import msgspec
 
 from loadtests.arrivals import Arrivals
+from loadtests.journeys import JOURNEYS
 from simulators import config, hints, samples
 from simulators.config import Phase, Simulators
 from simulators.durations import Duration
@@ -27,6 +29,7 @@ REQUESTS_MAX = 5_000_000  # some 40 bytes of samples each: more than this is a s
 TOLERANCE = 1e-9  # sums of decimal fractions are off by less
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+BasisPoints = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 
 
 class ScenarioError(config.ConfigError):
@@ -68,6 +71,25 @@ class Mix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"the shares must add up to 1, not {total:.12g}")
 
 
+def _named(shares: Mapping[str, float]) -> None:
+    """Raises ValueError for what is no journey, and for more than there can be."""
+    for name in shares:
+        if name not in JOURNEYS:
+            near = hints.suggestion(name, JOURNEYS)
+            raise ValueError(f"unknown journey `{name}`{near}; there are {', '.join(JOURNEYS)}")
+    total = math.fsum(shares.values())
+    if total > 1 + TOLERANCE:
+        raise ValueError(f"the shares of all journeys must not exceed 1, and are {total:.12g}")
+
+
+class Fees(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the gateway keeps of captures, in basis points (200 are 2%), by payment method."""
+
+    card: BasisPoints = 0
+    upi: BasisPoints = 0
+    netbanking: BasisPoints = 0
+
+
 class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is offered, in an open loop: requests are sent when they are due, however slow the answers are."""
 
@@ -76,9 +98,11 @@ class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mix: Mix
     warm_up: Duration = Duration("0s")  # at the same rate, recorded but not judged
     arrivals: Arrivals = "poisson"
-    duplicates: Share = 0.0  # share of payments that the client sends twice, with the same key and body
+    duplicates: Share = 0.0  # share of requests that the client sends twice, with the same key and body
+    journeys: dict[str, Share] = {}  # share of all payments that go on after they were paid, by the name of the journey
 
     def __post_init__(self) -> None:
+        _named(self.journeys)
         if self.duration_s <= 0:
             raise ValueError("duration must be longer than 0")
         if self.warm_up_s > self.duration_s:
@@ -128,6 +152,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 1
     traffic: Traffic
     targets: Targets = Targets()
+    fees: Fees = Fees()
     simulators: Simulators = Simulators()
 
 

@@ -15,6 +15,7 @@ import secrets
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -27,7 +28,13 @@ from simulators.config import Simulators, ports_of
 
 HOST = "127.0.0.1"  # never more: the sandbox key is public
 MERCHANT_ID, MERCHANT_KEY = "merchant_123", "sk_test_merchant_123"  # the documented sandbox merchant, DOMAIN.md
+OPERATOR_KEY = "sk_test_operator"
 ENDPOINT_ID = "ep_merchant_123"
+PAYOUT_ACCOUNT = {
+    "account_number": "000123456789",
+    "ifsc": "HDFC0000001",
+    "name": "Sandbox Merchant",
+}  # docs/bank.md: completes
 BACKLOG = 2_048  # connections that wait in the kernel, for a burst or while a killed gateway starts again
 SECRET_SIZE = 32  # bytes; Standard Webhooks allows 24 to 64
 
@@ -65,12 +72,22 @@ class Files(Struct, frozen=True):
 class Stack:
     """`async with Stack(...) as stack:` is a running stack. Raises StackError or ChildError if it cannot start."""
 
-    def __init__(self, files: Files, simulators: Simulators, *, seed: int, port: int = 0) -> None:
-        """`port`: of the gateway, 0 for any free one."""
+    def __init__(
+        self,
+        files: Files,
+        simulators: Simulators,
+        *,
+        seed: int,
+        port: int = 0,
+        simulators_port: int = 0,
+        fees: Mapping[str, int] | None = None,
+    ) -> None:
+        """`port` is the gateway's; 0: any free one, of both. `fees`: basis points that the gateway keeps, by payment method."""
         self.files = files
-        self.key, self.merchant_id = MERCHANT_KEY, MERCHANT_ID
+        self.key, self.merchant_id, self.operator_key = MERCHANT_KEY, MERCHANT_ID, OPERATOR_KEY
+        self.fees = fees or {}
         self.secrets = Secrets(*(_secret() for _ in Secrets.__struct_fields__))
-        self._simulators, self._seed, self._port = simulators, seed, port
+        self._simulators, self._seed, self._ports = simulators, seed, (port, simulators_port)
         self._lock: int | None = None  # open while the folder is ours
         self._listeners: list[socket.socket] = []
         self._children: list[Child] = []  # the gateway first
@@ -148,7 +165,7 @@ class Stack:
         for folder in {self.files.directory, self.files.db.parent}:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _locked(self.files.directory)
-        for port in (self._port, 0):
+        for port in self._ports:
             self._listeners.append(_listener(port))
         gateway, outside = self._listeners
         self._number_ports()
@@ -184,12 +201,18 @@ class Stack:
             "db": str(self.files.db),
             "key_file": str(self.files.vault_key),
             "providers": {
-                "card": {"url": f"{urls['card']}/card", "callback_secret": self.secrets.card},
-                "upi": {"url": f"{urls['upi']}/upi", "callback_secret": self.secrets.upi},
-                "netbanking": {"url": f"{urls['bank']}/bank", "callback_secret": self.secrets.bank},
+                name: {
+                    "url": f"{urls[provider]}/{provider}",
+                    "callback_secret": getattr(self.secrets, provider),
+                    "fee_basis_points": self.fees.get(name, 0),
+                    "settlement_url": f"{urls[provider]}/settlements/{provider}",
+                }
+                for name, provider in (("card", "card"), ("upi", "upi"), ("netbanking", "bank"))
             },
-            "merchants": [{"id": MERCHANT_ID, "key": MERCHANT_KEY}],
+            "merchants": [{"id": MERCHANT_ID, "key": MERCHANT_KEY, "payout_account": PAYOUT_ACCOUNT}],
             "webhook_endpoints": [endpoint],
+            "operator_key": OPERATOR_KEY,
+            "settlement": {"early": True},
         }
 
 

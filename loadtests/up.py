@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import platformdirs
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from loadtests.child import ChildError
 from loadtests.collect import start_timeline
 from loadtests.scenario import Scenario
 from loadtests.stack import Files, Stack
+from simulators.admin_cli import DEFAULT_URL
 
 DB_NAME = "gateway.db"
 
@@ -25,6 +26,7 @@ class Order(Struct, frozen=True):
 
     scenario: Scenario
     port: int
+    simulators_port: int
     db: Path | None
     as_json: bool
 
@@ -36,7 +38,14 @@ async def up(order: Order) -> int:
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     db = (order.db or platformdirs.user_state_path("paydrome", appauthor=False) / DB_NAME).absolute()
     files = Files.under(db.with_name(f"{db.name}.up"), db=db)  # one gateway a database, and one folder a gateway, beside it
-    async with Stack(files, order.scenario.simulators, seed=order.scenario.seed, port=order.port) as stack:
+    async with Stack(
+        files,
+        order.scenario.simulators,
+        seed=order.scenario.seed,
+        port=order.port,
+        simulators_port=order.simulators_port,
+        fees=structs.asdict(order.scenario.fees),
+    ) as stack:
         await start_timeline(stack, time.time())
         print(ready_line(stack) if order.as_json else welcome(stack, order), flush=True)
         await _until(told_to_stop, stack)
@@ -62,18 +71,20 @@ def ready_line(stack: Stack) -> str:
         "simulators": stack.simulators_url,
         "key": stack.key,
         "merchantID": stack.merchant_id,
+        "operatorKey": stack.operator_key,
     }
     return json.dumps({**fields, "db": str(stack.files.db), "pids": stack.pids})
 
 
 def welcome(stack: Stack, order: Order) -> str:
     """What a person needs to make the first payment."""
+    admin = "" if stack.simulators_url == DEFAULT_URL else f"PAYDROME_URL={stack.simulators_url} "
     return f"""paydrome is up (ready in {stack.ready_s:.2f} s), scenario {order.scenario.name}
 
   gateway     {stack.gateway_url}
   simulators  {stack.simulators_url}   (what really happened: {stack.simulators_url}/journal)
   merchant    {stack.merchant_id}
-  key         {stack.key}
+  key         {stack.key}   (the operator's: {stack.operator_key})
   database    {stack.files.db}
   logs        {stack.files.directory}
 
@@ -82,6 +93,12 @@ Pay ten rupees by card:
 {curl_line(stack)}
 
 {TEST_VALUES}
+Next:
+
+  every call, with a curl line       {stack.gateway_url}/docs
+  from the payment to the bank       docs/walk-through.md, to be pasted line by line
+  bad days, and days in a second     {admin}paydrome admin --help
+
 Ctrl-C stops."""
 
 
@@ -111,4 +128,6 @@ TEST_VALUES = """Test values (any future expiry, any CVV):
         4000000000009995   no funds, 51              pending@upi             approved after 10 s
         4000000000000069   expired card, 54    bank  TESTS, TESTF, TESTP     succeeds, fails, stays pending
         4000000000000127   wrong CVC, N7             any IFSC-style code     opens the page in nextAction: OTP 111000
+        4000000000003220   3-D Secure: opens the page in nextAction: OTP 111000
+        4000000000000259   approved, and disputed 2 s later
 """

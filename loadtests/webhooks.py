@@ -13,19 +13,36 @@ import msgspec
 from msgspec import Struct
 
 from loadtests.case import Case, Finding
-from loadtests.evidence import Delivery, Event, JournalEntry, Payment
+from loadtests.evidence import JournalEntry
+from loadtests.records import Delivery, Event, Payment
 
-FINAL = frozenset({"completed", "failed", "expired"})  # payment states that a merchant with an endpoint must be told of, once
+FINAL = frozenset(
+    {"completed", "failed", "expired", "voided"}
+)  # payment states that a merchant with an endpoint must be told of, once
 TYPE_PREFIX = "payment."  # of an event; the state that the payment went into follows
+OPENED = frozenset({"needs_response", "warning_needs_response"})  # what a dispute may be when it is told of first
+DISPUTE_STATUSES = {  # of events whose name is not the dispute's status: (name, status)
+    ("under_review", "warning_under_review"): "warning_under_review",
+    ("closed", "warning_closed"): "warning_closed",
+}
 RECEIVER_MS_MAX = 5_000  # a receiver that takes longer may be given up
 
 
+Subjects = dict[
+    tuple[str, str], tuple[int, str, str | None]
+]  # (payment, capture, refund or dispute) -> amount, currency, transaction
+
+
 class WebhookData(Struct, frozen=True):
-    paymentID: str
     status: str
     amount: int
     currency: str
-    transactionID: str
+    paymentID: str | None = None
+    transactionID: str | None = None
+    settlementID: str | None = None
+    captureID: str | None = None
+    refundID: str | None = None
+    disputeID: str | None = None
 
 
 class WebhookBody(Struct, frozen=True):
@@ -52,13 +69,14 @@ def events_delivered(case: Case, found: Finding) -> None:
         if not event.published:  # history, such as payment.processing: no merchant is told of it
             continue
         found.checked += 1
-        payment = case.payments.get(event.paymentID)
-        for endpoint_id in case.evidence.endpoints.get(payment.merchantID, ()) if payment else ():
+        owner = case.payments.get(event.subject_id) or case.settlements.get(event.subject_id)
+        for endpoint_id in case.evidence.endpoints.get(owner.merchantID, ()) if owner else ():
             delivery = deliveries.get((event.eventID, endpoint_id))
             _examine_delivery(event, endpoint_id, delivery, received.get(event.eventID, []), found)
     _examine_outcomes(case, found)
+    subjects = _subjects(case)
     for webhook_id, entries in received.items():
-        _examine_received(webhook_id, events.get(webhook_id), case, entries, found)
+        _examine_received(webhook_id, events.get(webhook_id), case, subjects, entries, found)
     _examine_order(case.journal, events, found)
 
 
@@ -67,7 +85,7 @@ def _examine_outcomes(case: Case, found: Finding) -> None:
     told: dict[str, list[Event]] = defaultdict(list)
     for event in case.gateway.events:
         if event.published and event.type.removeprefix(TYPE_PREFIX) in FINAL:
-            told[event.paymentID].append(event)
+            told[event.subject_id].append(event)
     for payment_id in told.keys() - case.payments.keys():
         found.violation(f"event {told[payment_id][0].eventID} is about payment {payment_id}, which does not exist")
     for payment in case.payments.values():
@@ -85,7 +103,7 @@ def _examine_outcomes(case: Case, found: Finding) -> None:
 def _examine_delivery(
     event: Event, endpoint_id: str, delivery: Delivery | None, received: list[JournalEntry], found: Finding
 ) -> None:
-    name = f"event {event.eventID} ({event.type} of payment {event.paymentID})"
+    name = f"event {event.eventID} ({event.type} of {event.about})"
     if delivery is None:
         found.violation(f"{name} was never handed to endpoint {endpoint_id}")
     elif delivery.state == "dead":
@@ -108,7 +126,9 @@ def _refused(entry: JournalEntry) -> bool:
     return slow or entry.fault is not None or not entry.signatureValid or bytes(entry.body) == b"null"
 
 
-def _examine_received(webhook_id: str, event: Event | None, case: Case, entries: list[JournalEntry], found: Finding) -> None:
+def _examine_received(
+    webhook_id: str, event: Event | None, case: Case, subjects: Subjects, entries: list[JournalEntry], found: Finding
+) -> None:
     if any(not entry.signatureValid for entry in entries):
         found.violation(f"webhook {webhook_id}: the signature did not verify")
     bodies = {bytes(entry.body) for entry in entries}
@@ -122,23 +142,47 @@ def _examine_received(webhook_id: str, event: Event | None, case: Case, entries:
     except msgspec.MsgspecError as error:
         found.violation(f"webhook {webhook_id} has an unusable body: {error}")
         return
-    expected = (event.eventID, event.type, event.sequence, event.paymentID)
-    if any((body.id, body.event, body.sequence, body.data.paymentID) != expected for body in said):
-        found.violation(f"webhook {webhook_id} does not say what event {event.type} of payment {event.paymentID} is")
-    if (payment := case.payments.get(event.paymentID)) is not None:
-        _compare_told(webhook_id, event, payment, said, found)
+    expected = (event.eventID, event.type, event.sequence, event.paymentID, event.settlementID)
+    if any((body.id, body.event, body.sequence, body.data.paymentID, body.data.settlementID) != expected for body in said):
+        found.violation(f"webhook {webhook_id} does not say what event {event.type} of {event.about} is")
+    if (payment := case.payments.get(event.subject_id)) is not None:
+        _compare_told(webhook_id, event, payment, said, subjects, found)
 
 
-def _compare_told(webhook_id: str, event: Event, payment: Payment, said: list[WebhookBody], found: Finding) -> None:
+def _compare_told(
+    webhook_id: str, event: Event, payment: Payment, said: list[WebhookBody], subjects: Subjects, found: Finding
+) -> None:
     """The status is the event's: that it is also the payment's, if it is final, is examined with the event."""
-    status = event.type.removeprefix(TYPE_PREFIX)
-    true = (status, payment.amount, payment.currency, payment.transactionID)
     for body in said:
-        told = (body.data.status, body.data.amount, body.data.currency, body.data.transactionID)
+        data, status = body.data, event.type.partition(".")[2]
+        told = (data.status, data.amount, data.currency, data.transactionID)
+        true: tuple[object, ...]
+        if event.type.startswith(TYPE_PREFIX):
+            about, true = "", (status, payment.amount, payment.currency, payment.transactionID)
+        else:
+            name = data.refundID or data.disputeID or data.captureID or ""
+            about = f"{name or 'nothing'} of "
+            known = subjects.get((payment.paymentID, name))
+            if event.type == "dispute.opened" and data.status in OPENED:
+                status = data.status
+            elif event.type.startswith("dispute."):
+                status = DISPUTE_STATUSES.get((status, data.status), status)
+            true = (status, *known) if known else (None, None, None, None)
         if told != true:
-            found.violation(
-                f"webhook {webhook_id} tells {_words(told)} of payment {payment.paymentID}, which is {_words(true)}"
-            )
+            of = f"{about}payment {payment.paymentID}"
+            found.violation(f"webhook {webhook_id} tells {_words(told)} of {of}, which is {_words(true)}")
+
+
+def _subjects(case: Case) -> Subjects:
+    found: Subjects = {}
+    for capture in case.gateway.captures:
+        transaction_id = case.payments[capture.paymentID].transactionID if capture.paymentID in case.payments else None
+        found[capture.paymentID, capture.captureID] = capture.amount, capture.currency, transaction_id
+    for refund in case.gateway.refunds:
+        found[refund.paymentID, refund.refundID] = refund.amount, refund.currency, refund.transactionID
+    for dispute in case.gateway.disputes:
+        found[dispute.paymentID, dispute.disputeID] = dispute.amount, dispute.currency, dispute.transactionID
+    return found
 
 
 def _words(told: tuple[object, ...]) -> str:
@@ -153,8 +197,8 @@ def _examine_order(journal: Iterable[JournalEntry], events: dict[str, Event], fo
         if event is None or (entry.reference, event.eventID) in seen:
             continue
         seen.add((entry.reference, event.eventID))
-        before = last.get((entry.reference, event.paymentID))
+        before = last.get((entry.reference, event.subject_id))
         if before is not None and before.sequence > event.sequence:
             told = f"{event.eventID} (number {event.sequence}) came after {before.eventID} (number {before.sequence})"
-            found.violation(f"payment {event.paymentID}: event {told}")
-        last[entry.reference, event.paymentID] = event
+            found.violation(f"{event.about}: event {told}")
+        last[entry.reference, event.subject_id] = event

@@ -21,7 +21,7 @@ from simulators.answering import perform
 from simulators.authentications import AuthenticationRequest, Authentications, Standing
 from simulators.config import locate
 from simulators.magic import OTP_THAT_PASSES
-from simulators.pages import form_fields, here, origin_of
+from simulators.pages import form_action, form_fields, here
 from simulators.provider import Provider
 from simulators.refunds import Announce
 from simulators.routes import Routes
@@ -200,7 +200,7 @@ def _headers(standing: Standing) -> dict[str, str]:
     """Nothing from outside, but forms may lead to the merchant, and a merchant's page may show this one in a frame, as most do."""
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_SCRIPT_HASH}'; base-uri 'none'; "
-        f"form-action 'self'{origin_of(standing.return_url)}"
+        f"{form_action(standing.return_url)}"
     )
     return {
         DELAY_HEADER: "0",

@@ -1,35 +1,43 @@
 """POST /api/payments/process, GET /api/payments/{paymentID}/status."""
 
-import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from gateway.api import wire
-from gateway.api.middleware import Keys
+from gateway.api import idempotency, wire
+from gateway.api.keys import Keys
+from gateway.api.routing import Route
 from gateway.core import cards, money
+from gateway.core.dispute import Status as DisputeStatus
 from gateway.core.errors import CallerError, invalid
+from gateway.core.operation import refund_status
 from gateway.core.outcome import NextAction
-from gateway.core.payment import Payment
-from gateway.flows.payments import IdempotencyKey, Order, Payments
+from gateway.core.payment import Payment, Status
+from gateway.flows.payments import Order, Payments
 from gateway.ports import CardSecret, Clock, Instrument, Response
 from gateway.runtime import rfc3339
 from gateway.vault import Vault
 
-IDEMPOTENCY_KEY_MAX = 255  # characters (DOMAIN)
 YEARS_AHEAD_MAX = 20  # cards are issued for five years at most; further away is a typing error
 
 Digits = Annotated[str, Meta(pattern=r"^[0-9]{12,19}$" + wire.END)]
 Month = Annotated[str, Meta(pattern=r"^(0?[1-9]|1[0-2])$" + wire.END)]
 Year = Annotated[str, Meta(pattern=r"^[0-9]{4}$" + wire.END)]
 Cvv = Annotated[str, Meta(pattern=r"^[0-9]{3,4}$" + wire.END)]
-Email = Annotated[str, Meta(pattern=r"^[^@\s]{1,64}@[^@\s]{1,189}$" + wire.END)]
+_NO_SPACE = r"[^@\s\x00-\x1f\x7f-\x9f\ufeff]"  # Python and JSON Schema disagree on which of these are spaces
+Email = Annotated[str, Meta(pattern=f"^{_NO_SPACE}{{1,64}}@{_NO_SPACE}{{1,189}}$" + wire.END)]
 Phone = Annotated[str, Meta(pattern=r"^\+?[0-9 ()-]{5,24}$" + wire.END)]
 Vpa = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}@[A-Za-z][A-Za-z0-9.-]{1,63}$" + wire.END)]
 BankCode = Annotated[str, Meta(pattern=r"^[A-Z0-9]{4,11}$" + wire.END)]
-HttpUrl = Annotated[str, Meta(pattern=r"^https?://[A-Za-z0-9.\[\]:-]{1,255}(/[!#-;=?-\[\]^-~]*)?$" + wire.END, max_length=2000)]
+# Of hosts a name or an IPv4 address: what stands in brackets can be malformed in more ways than a pattern can tell.
+HttpUrl = Annotated[
+    str, Meta(pattern=r"^https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?(/[!#-;=?-\[\]^-~]*)?$" + wire.END, max_length=2000)
+]
+Currency = Annotated[
+    str, Meta(extra_json_schema={"enum": list(money.CURRENCY_EXPONENTS)})
+]  # checked by hand, for a code of its own
 Metadata = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=50)
 ]
@@ -64,7 +72,7 @@ class CustomerInfo(wire.Request, frozen=True, kw_only=True, omit_defaults=True):
 class ProcessRequest(wire.Request, frozen=True, kw_only=True):
     merchant_id: wire.ShortId = msgspec.field(name="merchantID")
     amount: Annotated[int, Meta(ge=1, le=money.AMOUNT_MINOR_MAX)]
-    currency: str
+    currency: Currency
     payment_method: Literal["card", "upi", "netbanking"]
     customer_info: CustomerInfo
     order_id: wire.ShortId = msgspec.field(name="orderID")
@@ -77,8 +85,11 @@ class ProcessRequest(wire.Request, frozen=True, kw_only=True):
 
 
 class PaymentData(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+    """What does not apply is left out. `ending` is what the payment becomes once the provider has acknowledged a void or expiry that is
+    under way."""
+
     payment_id: str = msgspec.field(name="paymentID")
-    status: str
+    status: Status
     amount: int
     currency: str
     transaction_id: str = msgspec.field(name="transactionID")
@@ -87,6 +98,11 @@ class PaymentData(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     next_action: NextAction | None = None
     failure_reason: str | None = None
     decline_code: str | None = None
+    capture_method: Literal["automatic", "manual"] | None = None
+    captured_amount: int | None = None
+    refund_status: Literal["none", "partial", "full"] | None = None
+    dispute_status: Annotated[str, Meta(extra_json_schema={"enum": list(get_args(DisputeStatus))})] | None = None
+    ending: Literal["voided", "expired"] | None = None
 
 
 _decoder = msgspec.json.Decoder(ProcessRequest)
@@ -100,30 +116,50 @@ class PaymentHandlers:
         self._vault = vault
         self._clock = clock
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
         return [
-            web.post("/api/payments/process", self.process),
-            web.get("/api/payments/{paymentID}/status", self.status),
+            Route(
+                method="POST",
+                path="/api/payments/process",
+                handler=self.process,
+                summary="Pay; a decline is a 201 with status failed",
+                tag="payments",
+                takes=ProcessRequest,
+                gives=PaymentData,
+                status=201,
+                errors=(403,),
+                idempotent=True,
+                priority="create",
+            ),
+            Route(
+                method="GET",
+                path="/api/payments/{paymentID}/status",
+                handler=self.status,
+                summary="How a payment stands",
+                tag="payments",
+                gives=PaymentData,
+                errors=(404,),
+            ),
         ]
 
     async def process(self, request: web.Request) -> web.Response:
         merchant_id = self._keys.merchant(request)
         body = await wire.read_body(request)
         asked = wire.decode(_decoder, body)
-        if (card := asked.card_details) is not None and body.count(card.number.encode()) > 1:
+        if (card := asked.card_details) is not None and _is_repeated(card.number, body, asked):
             raise CallerError(400, "card_data_misplaced", "the card number belongs into cardDetails.number and nowhere else")
         order = self._order(asked, merchant_id)
-        key = self._idempotency_key(request, body)
+        key = idempotency.key_of(request, merchant_id, body, self._vault)
+        if card is not None and key is not None and card.number in key.key:
+            raise invalid(
+                "Idempotency-Key", "a card number would be stored with it; make up a random one", "card_data_misplaced"
+            )
         response = await self._payments.process(order, key, render)
         return wire.json_response(response.body, response.status)
 
     async def status(self, request: web.Request) -> web.Response:
         payment = self._payments.payment(self._keys.merchant(request), request.match_info["paymentID"])
         return wire.success(payment_data(payment, updated=True))
-
-    def _idempotency_key(self, request: web.Request, body: bytes) -> IdempotencyKey | None:
-        key = idempotency_key(request.headers.getall("Idempotency-Key", []))
-        return None if key is None else IdempotencyKey(key, self._vault.fingerprint(body))
 
     def _order(self, asked: ProcessRequest, merchant_id: str) -> Order:
         """What the types cannot say: fields that need each other, and rules of the trade."""
@@ -134,8 +170,9 @@ class PaymentHandlers:
             raise invalid("currency", f"unsupported currency; supported are {supported}", "unsupported_currency")
         if asked.payment_method != "card" and asked.currency != "INR":
             raise invalid("currency", f"{asked.payment_method} settles in INR only", "unsupported_currency")
-        if asked.capture_method == "manual":
-            raise invalid("captureMethod", "manual capture is not supported yet; use automatic", "unsupported_capture_method")
+        if asked.capture_method == "manual" and asked.payment_method != "card":
+            reason = f"{asked.payment_method} cannot hold money to be captured later; use automatic"
+            raise invalid("captureMethod", reason, "unsupported_capture_method")
         return Order(
             merchant_id=merchant_id,
             order_id=asked.order_id,
@@ -145,6 +182,7 @@ class PaymentHandlers:
             instrument=self._instrument(asked),
             customer=asked.customer_info,
             metadata=asked.metadata,
+            capture_method=asked.capture_method,
         )
 
     def _instrument(self, asked: ProcessRequest) -> Instrument:
@@ -175,24 +213,14 @@ class PaymentHandlers:
         return CardSecret(card.number, card.expiry_month, card.expiry_year, card.cvv, card.holder_name)
 
 
-_BARE_KEY = re.compile(r"[\x21\x23-\x7e]{1,255}")
-_QUOTED_KEY = re.compile(r'"([\x20-\x21\x23-\x7e]{1,255})"')
-
-
-def idempotency_key(headers: list[str]) -> str | None:
-    """The key in an `Idempotency-Key` header, quoted as the IETF draft has it, or bare. Raises CallerError 400."""
-    if not headers:
-        return None
-    quoted = _QUOTED_KEY.fullmatch(headers[0])
-    key = quoted[1] if quoted else headers[0]
-    if len(headers) > 1 or not (quoted or _BARE_KEY.fullmatch(key)):
-        raise invalid(
-            "Idempotency-Key", f"send it once, 1 to {IDEMPOTENCY_KEY_MAX} printable ASCII characters", "invalid_idempotency_key"
-        )
-    return key
+def _is_repeated(number: str, body: bytes, asked: ProcessRequest) -> bool:
+    """Whether a card number is in the request more than once, however it is spelled: in groups, or in JSON's escapes."""
+    plain = wire.encode(asked) if b"\\" in body else body
+    return plain.translate(None, b" -.").count(number.encode()) > 1
 
 
 def payment_data(payment: Payment, *, updated: bool = False) -> PaymentData:
+    manual = payment.capture_method == "manual"
     return PaymentData(
         payment_id=payment.id,
         status=payment.status,
@@ -204,6 +232,11 @@ def payment_data(payment: Payment, *, updated: bool = False) -> PaymentData:
         next_action=payment.next_action,
         failure_reason=payment.failure_reason,
         decline_code=payment.decline_code,
+        capture_method=payment.capture_method if manual else None,
+        captured_amount=payment.captured_minor if manual else None,
+        refund_status=refund_status(payment) if payment.refunded_minor else None,
+        dispute_status=payment.dispute_status,
+        ending=payment.ending,
     )
 
 

@@ -6,11 +6,15 @@
     |   |-- DatabaseLocked   another gateway has this file open
     |   |-- SchemaTooNew     a newer gateway wrote this file
     |   `-- StoreFull        too many commits are waiting: shed the request
+    |-- FileRefused          the provider's: its settlement file cannot be had, or contradicts itself
+    |-- Overloaded           ours: too much is under way; the request was shed, and nothing has been done
     |-- VaultError           ours: the key file is missing, unreadable, or not the one that encrypted this database
     `-- ConfigError          ours: the configuration
 
 A declined payment is a value (`outcome.Declined`), and so is an unknown outcome: neither is an exception.
 """
+
+from typing import Literal
 
 import msgspec
 
@@ -47,6 +51,18 @@ class SchemaTooNew(StoreError):
 
 class StoreFull(StoreError):
     pass
+
+
+class FileRefused(GatewayError):
+    pass
+
+
+class Overloaded(GatewayError):
+    """`bound` says which was reached: of the requests in flight, or of the calls to a provider."""
+
+    def __init__(self, bound: Literal["in_flight", "provider"]) -> None:
+        super().__init__(bound)
+        self.bound = bound
 
 
 class VaultError(GatewayError):

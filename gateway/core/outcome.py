@@ -1,6 +1,7 @@
 """How a call to a provider ended, as far as we know.
 
-`Approved`, `Declined`, `Expired` and `Reversed` are definite: the provider said so. `NotSent` is definite as well: no byte left.
+`Approved`, `Authorized`, `Declined`, `Expired`, `Reversed` and `Irreversible` are definite: the provider said so. `NotSent` is definite as
+well: no byte left.
 `Unknown` is neither success nor failure, ever.
 """
 
@@ -16,6 +17,13 @@ class NextAction(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Approved(msgspec.Struct, frozen=True):
+    provider_id: str
+    response_code: str
+
+
+class Authorized(msgspec.Struct, frozen=True):
+    """The issuer approved and holds the money; none has moved."""
+
     provider_id: str
     response_code: str
 
@@ -54,6 +62,13 @@ class Reversed(msgspec.Struct, frozen=True):
     """The provider undid or blocked the charge: no money is, or will be, moved under this reference."""
 
 
+class Irreversible(msgspec.Struct, frozen=True):
+    """Answer to a reversal: the money was taken, and is refunded or disputed by now, so that there is nothing left to undo."""
+
+    provider_id: str
+    response_code: str
+
+
 class NotFound(msgspec.Struct, frozen=True):
     """Answer to an inquiry: the provider has not seen the reference *so far*. The request may still be on its way."""
 
@@ -62,8 +77,26 @@ class Overdue(msgspec.Struct, frozen=True):
     """Our own finding: still pending at the provider long after it should have expired."""
 
 
+class Lapsed(msgspec.Struct, frozen=True):
+    """Our own finding: an authorization, of which a part was captured, has expired; the rest is released."""
+
+
 class GaveUp(msgspec.Struct, frozen=True):
     """Our own finding: inquiries and reversals brought no answer before the recovery deadline."""
 
 
-Outcome = Approved | Declined | Expired | Pending | NotSent | Unknown | Reversed | NotFound | Overdue | GaveUp
+Outcome = (
+    Approved
+    | Authorized
+    | Declined
+    | Expired
+    | Pending
+    | NotSent
+    | Unknown
+    | Reversed
+    | Irreversible
+    | NotFound
+    | Overdue
+    | Lapsed
+    | GaveUp
+)

@@ -44,13 +44,20 @@ class CardData(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     holder_name: str | None = None
 
 
-class Request(msgspec.Struct, frozen=True, rename="camel"):
+class ThreeDS(msgspec.Struct, frozen=True):
+    trans_id: str = msgspec.field(name="threeDSServerTransID")
+
+
+class Request(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     reference: str
     amount: int
     currency: str
     merchant_id: str = msgspec.field(name="merchantID")
     order_id: str = msgspec.field(name="orderID")
     card: CardData
+    dispute_url: str | None = msgspec.field(name="disputeURL", default=None)
+    capture: str = "automatic"
+    three_ds: ThreeDS | None = msgspec.field(name="threeDS", default=None)
 
 
 _encode = msgspec.json.Encoder().encode
@@ -59,12 +66,21 @@ _encode = msgspec.json.Encoder().encode
 class CardDialect:
     collection = "/charges"
 
-    def encode(self, payment: Payment, attempt: Attempt, instrument: Instrument, callback_url: str) -> bytes:  # noqa: ARG002 - cards answer at once
+    def encode(self, payment: Payment, attempt: Attempt, instrument: Instrument, callback_url: str) -> bytes:
         card = instrument.card
         assert card is not None
-        data = CardData(card.number, card.expiry_month, card.expiry_year, card.cvv, card.holder_name)
         return _encode(
-            Request(attempt.reference, attempt.amount_minor, attempt.currency, payment.merchant_id, payment.order_id, data)
+            Request(
+                attempt.reference,
+                attempt.amount_minor,
+                attempt.currency,
+                payment.merchant_id,
+                payment.order_id,
+                CardData(card.number, card.expiry_month, card.expiry_year, card.cvv, card.holder_name),
+                callback_url,
+                payment.capture_method,
+                None if instrument.authenticated_by is None else ThreeDS(instrument.authenticated_by),
+            )
         )
 
     def reason(self, response_code: str) -> str:

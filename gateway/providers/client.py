@@ -1,37 +1,42 @@
-"""The HTTP side of every provider, and the one place where its failures become outcomes.
+"""The HTTP side of every provider: what is asked, and what the answers mean. How calls fail is in calls.py.
 
-    no connection (refused, no address, connect timeout)        NotSent: no request byte left
-    anything after that (read timeout, reset, 5xx, garbage)     Unknown
-    a well-formed charge, about our reference and amount        what it says
-
-The dialects (card.py, upi.py, netbanking.py) say how a request is encoded and what an answer means.
+An answer that is well formed and about our reference and amount means what it says; any other is Unknown. The dialects (card.py, upi.py,
+netbanking.py) say how a request is encoded and what an answer means.
 """
 
 from typing import Annotated, Literal, Protocol
 
-import aiohttp
 import msgspec
 from msgspec import Meta
 from yarl import URL
 
 from gateway.config import ProviderConfig
-from gateway.core.errors import UNREADABLE
-from gateway.core.outcome import Approved, Declined, Expired, NextAction, NotFound, NotSent, Outcome, Pending, Reversed, Unknown
+from gateway.core.authentication import Authentication, Told
+from gateway.core.dispute import Status as DisputeStatus
+from gateway.core.operation import Operation
+from gateway.core.outcome import (
+    Approved,
+    Authorized,
+    Declined,
+    Expired,
+    Irreversible,
+    NextAction,
+    NotFound,
+    NotSent,
+    Outcome,
+    Pending,
+    Reversed,
+    Unknown,
+)
 from gateway.core.payment import Attempt, Payment
 from gateway.outbound import open_session
-from gateway.ports import Instrument
+from gateway.ports import CardSecret, DisputeResponse, DisputeTold, Instrument
+from gateway.providers import threeds
+from gateway.providers.calls import ABOUT_SOMETHING_ELSE, Answer, Code, ProviderId, call, done, error_code, no_answer, read
 
-ANSWER_BYTES_MAX = 64 * 1024  # a charge has less than 1 KiB
-CONNECT_TIMEOUT_S = 0.5  # loopback or the next data centre; together with the pool's queue
-
-_JSON = {"Content-Type": "application/json"}
-
-
-# What a provider says is stored, shown to merchants and sent in webhooks, so it has to look like what it claims to be.
-Code = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{1,32}\Z")]
-ProviderId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z")]
 WebUrl = Annotated[str, Meta(pattern=r"^https?://[!-~]{1,2000}\Z")]
 UpiUrl = Annotated[str, Meta(pattern=r"^upi://[!-~]{1,2000}\Z")]
+Millis = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]  # 1970 to the end of 9999: what can be shown as RFC 3339
 
 
 class Charge(msgspec.Struct, frozen=True, rename="camel"):
@@ -39,13 +44,47 @@ class Charge(msgspec.Struct, frozen=True, rename="camel"):
 
     reference: str
     provider_id: ProviderId = msgspec.field(name="providerID")
-    status: Literal["pending", "approved", "declined", "expired", "reversed"]
+    status: Literal["pending", "authorized", "partially_captured", "approved", "declined", "expired", "reversed"]
     amount: int
     currency: str
     response_code: Code | None = None
     intent_url: UpiUrl | None = msgspec.field(name="intentURL", default=None)
     qr_payload: UpiUrl | None = None
     redirect_url: WebUrl | None = msgspec.field(name="redirectURL", default=None)
+
+
+class Refund(msgspec.Struct, frozen=True, rename="camel"):
+    """A refund as a provider answers it, or calls back about it."""
+
+    reference: str
+    provider_id: ProviderId = msgspec.field(name="providerID")
+    status: Literal["pending", "completed", "failed"]
+    amount: int
+    currency: str
+    response_code: Code | None = None
+
+
+class Capture(msgspec.Struct, frozen=True, rename="camel"):
+    """A capture as the acquirer answers it."""
+
+    reference: str
+    status: Literal["approved", "declined"]
+    response_code: Code
+    amount: int
+    currency: str
+    charge: Charge
+
+
+class Dispute(msgspec.Struct, frozen=True, rename="camel"):
+    """A dispute as the acquirer answers it, or calls back about it."""
+
+    dispute_id: ProviderId = msgspec.field(name="disputeID")
+    charge_reference: str
+    reason: Annotated[str, Meta(pattern=r"^[a-z_]{1,64}\Z")]
+    status: DisputeStatus
+    amount: Annotated[int, Meta(ge=1)]
+    currency: str
+    respond_by: Millis
 
 
 class Dialect(Protocol):
@@ -61,22 +100,24 @@ class Dialect(Protocol):
     def next_action(self, charge: Charge) -> NextAction | None: ...
 
 
-_decode = msgspec.json.Decoder(Charge).decode
+_charges = msgspec.json.Decoder(Charge)
+_refunds = msgspec.json.Decoder(Refund)
+_captures = msgspec.json.Decoder(Capture)
+_disputes = msgspec.json.Decoder(Dispute)
 
 
 def read_charge(body: bytes, attempt: Attempt, dialect: Dialect) -> Outcome:
     """What a charge in a provider's answer or callback says about the attempt. Unknown if it says nothing definite about it."""
-    try:
-        charge = _decode(body)
-    except UNREADABLE as error:
-        # Only up to the first quotation: that is the provider's own text, which may repeat a card number, and reasons are logged.
-        said = str(error).partition("'")[0]
-        return Unknown(f"the provider's answer cannot be read: {type(error).__name__}: {said}")
+    charge = read(_charges, body)
+    if isinstance(charge, Unknown):
+        return charge
     if (charge.reference, charge.amount, charge.currency) != (attempt.reference, attempt.amount_minor, attempt.currency):
-        return Unknown("the provider's answer is about another reference, amount or currency")
+        return ABOUT_SOMETHING_ELSE
     match charge.status:
         case "approved":
             return Approved(charge.provider_id, charge.response_code or "")
+        case "authorized" | "partially_captured":
+            return Authorized(charge.provider_id, charge.response_code or "")
         case "declined":
             code = charge.response_code or ""
             return Declined(code, dialect.reason(code), charge.provider_id)
@@ -88,69 +129,157 @@ def read_charge(body: bytes, attempt: Attempt, dialect: Dialect) -> Outcome:
             return Pending(charge.provider_id, dialect.next_action(charge))
 
 
+def read_refund(body: bytes, operation: Operation, dialect: Dialect) -> Outcome:
+    """What a refund in a provider's answer or callback says about ours."""
+    refund = read(_refunds, body)
+    if isinstance(refund, Unknown):
+        return refund
+    if (refund.reference, refund.amount, refund.currency) != (operation.id, operation.amount_minor, operation.currency):
+        return ABOUT_SOMETHING_ELSE
+    code = refund.response_code or ""
+    match refund.status:
+        case "completed":
+            return Approved(refund.provider_id, code)
+        case "failed":
+            return Declined(code, dialect.reason(code), refund.provider_id)
+        case "pending":
+            return Pending(refund.provider_id, None)
+
+
+def read_capture(body: bytes, operation: Operation, dialect: Dialect) -> Outcome:
+    capture = read(_captures, body)
+    if isinstance(capture, Unknown):
+        return capture
+    if (capture.reference, capture.amount, capture.currency) != (operation.id, operation.amount_minor, operation.currency):
+        return ABOUT_SOMETHING_ELSE
+    if capture.status == "approved":
+        return Approved(capture.charge.provider_id, capture.response_code)
+    return Declined(capture.response_code, dialect.reason(capture.response_code))
+
+
+def read_dispute(body: bytes) -> DisputeTold | Unknown:
+    dispute = read(_disputes, body)
+    if isinstance(dispute, Unknown):
+        return dispute
+    return DisputeTold(
+        provider_id=dispute.dispute_id,
+        reference=dispute.charge_reference,
+        reason=dispute.reason,
+        status=dispute.status,
+        amount_minor=dispute.amount,
+        currency=dispute.currency,
+        respond_by_ms=dispute.respond_by,
+    )
+
+
 class HttpProvider:
     """A `Provider` over HTTP. `close` it."""
 
-    def __init__(self, config: ProviderConfig, dialect: Dialect, *, callback_url: str) -> None:
+    def __init__(
+        self, config: ProviderConfig, dialect: Dialect, *, callback_url: str, refund_callback_url: str, return_url: str
+    ) -> None:
+        """`return_url` is where customers' browsers come back to, with `{paymentID}` in it."""
         self._dialect = dialect
+        self._return_url = return_url
         self._callback_url = callback_url
-        self._charges = URL(config.url.rstrip("/") + dialect.collection)
+        self._refund_callback_url = refund_callback_url
+        base = config.url.rstrip("/")
+        self._charges = URL(base + dialect.collection)
+        self._disputes = URL(base + "/disputes")
+        self._authentications = URL(base + threeds.COLLECTION)
         self._session = open_session(connections_max=config.connections_max)
 
     async def create(self, payment: Payment, attempt: Attempt, instrument: Instrument, *, deadline_s: float) -> Outcome:
+        if instrument.bank_code is not None:  # its page leads to us first, who ask the bank how it went
+            instrument = msgspec.structs.replace(instrument, return_url=self._return_to(payment))
         body = self._dialect.encode(payment, attempt, instrument, self._callback_url)
-        return await self._call("POST", self._charges, body, attempt, deadline_s)
+        return self._charge(await self._call("POST", self._charges, body, deadline_s), attempt)
 
     async def inquire(self, attempt: Attempt, *, deadline_s: float) -> Outcome:
-        return await self._call("GET", self._charges / attempt.reference, None, attempt, deadline_s)
+        answer = await self._call("GET", self._charges / attempt.reference, None, deadline_s)
+        if isinstance(answer, Answer) and answer.status == 404 and error_code(answer) == "not_found":
+            return NotFound()
+        return self._charge(answer, attempt)
 
     async def reverse(self, attempt: Attempt, *, deadline_s: float) -> Outcome:
         body = msgspec.json.encode({"amount": attempt.amount_minor, "currency": attempt.currency})
-        return await self._call("POST", self._charges / attempt.reference / "reverse", body, attempt, deadline_s)
+        answer = await self._call("POST", self._charges / attempt.reference / "reverse", body, deadline_s)
+        if not (isinstance(answer, Answer) and answer.status == 409 and error_code(answer) == "not_reversible"):
+            return self._charge(answer, attempt)
+        stands = await self.inquire(attempt, deadline_s=deadline_s)  # a refusal names neither amount nor currency
+        return Irreversible(stands.provider_id, stands.response_code) if isinstance(stands, Approved) else stands
+
+    async def authenticate(
+        self, payment: Payment, authentication: Authentication, card: CardSecret, *, deadline_s: float
+    ) -> Told | Declined | NotSent | Unknown:
+        urls = {"return_url": self._return_to(payment), "callback_url": self._callback_url}
+        body = threeds.request(payment, authentication, card, **urls)
+        said = done(await self._call("POST", self._authentications, body, deadline_s))
+        return threeds.read_authentication(said, authentication) if isinstance(said, bytes) else said
+
+    async def inquire_authentication(
+        self, authentication: Authentication, *, deadline_s: float
+    ) -> Told | Declined | NotSent | Unknown:
+        said = done(await self._call("GET", self._authentications / authentication.id, None, deadline_s))
+        return threeds.read_authentication(said, authentication) if isinstance(said, bytes) else said
+
+    async def capture(self, operation: Operation, *, deadline_s: float) -> Outcome:
+        body = self._operation_body(operation, final=operation.final)
+        answer = await self._call("POST", self._charges / operation.charge_reference / "capture", body, deadline_s)
+        said = done(answer)
+        return read_capture(said, operation, self._dialect) if isinstance(said, bytes) else said
+
+    async def refund(self, operation: Operation, *, deadline_s: float) -> Outcome:
+        body = self._operation_body(operation, callbackURL=self._refund_callback_url)
+        answer = await self._call("POST", self._charges / operation.charge_reference / "refunds", body, deadline_s)
+        said = done(answer)
+        return read_refund(said, operation, self._dialect) if isinstance(said, bytes) else said
+
+    async def dispute(
+        self, provider_id: str, response: DisputeResponse | None, *, deadline_s: float
+    ) -> DisputeTold | Declined | NotSent | Unknown:
+        url = self._disputes / provider_id
+        if response is None:
+            answer = await self._call("GET", url, None, deadline_s)
+        elif response.evidence is None:
+            answer = await self._call("POST", url / "accept", b"{}", deadline_s)
+        else:
+            answer = await self._call("POST", url / "evidence", msgspec.json.encode({"text": response.evidence}), deadline_s)
+        said = done(answer)
+        if not isinstance(said, bytes):
+            return said
+        told = read_dispute(said)
+        return told if isinstance(told, Unknown) or told.provider_id == provider_id else ABOUT_SOMETHING_ELSE
 
     def read_callback(self, body: bytes, attempt: Attempt) -> Outcome:
         return read_charge(body, attempt, self._dialect)
 
+    def read_authentication(self, body: bytes, authentication: Authentication) -> Told | Unknown:
+        return threeds.read_authentication(body, authentication)
+
+    def read_refund(self, body: bytes, operation: Operation) -> Outcome:
+        return read_refund(body, operation, self._dialect)
+
+    def read_dispute(self, body: bytes) -> DisputeTold | Unknown:
+        return read_dispute(body)
+
     async def close(self) -> None:
         await self._session.close()
 
-    async def _call(self, method: str, url: URL, body: bytes | None, attempt: Attempt, deadline_s: float) -> Outcome:
-        timeout = aiohttp.ClientTimeout(total=deadline_s, connect=min(CONNECT_TIMEOUT_S, deadline_s / 2))
-        try:
-            async with self._session.request(
-                method, url, data=body, headers=_JSON, timeout=timeout, allow_redirects=False
-            ) as answer:
-                data = await _bounded_read(answer)
-                status = answer.status
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return NotSent(type(error).__name__)
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            return Unknown(type(error).__name__)
-        if status == 200 and data is not None:
-            return read_charge(data, attempt, self._dialect)
-        if status == 404 and method == "GET" and _error_code(data) == "not_found":
-            return NotFound()
-        return Unknown(f"the provider answered HTTP {status}")
+    def _return_to(self, payment: Payment) -> str:
+        return self._return_url.replace("{paymentID}", payment.id)
 
+    @staticmethod
+    def _operation_body(operation: Operation, **more: str | bool) -> bytes:
+        told = {"reference": operation.id, "amount": operation.amount_minor, "currency": operation.currency}
+        return msgspec.json.encode(told | more)
 
-class _Error(msgspec.Struct, frozen=True):
-    code: str
+    def _charge(self, answer: Answer | NotSent | Unknown, attempt: Attempt) -> Outcome:
+        if not isinstance(answer, Answer):
+            return answer
+        if answer.status == 200 and answer.body is not None:
+            return read_charge(answer.body, attempt, self._dialect)
+        return no_answer(answer)
 
-
-def _error_code(data: bytes | None) -> str | None:
-    """The code in an error body. A 404 without one comes from something in between, and tells nothing about the charge."""
-    try:
-        return msgspec.json.decode(data or b"", type=_Error).code
-    except UNREADABLE:
-        return None
-
-
-async def _bounded_read(answer: aiohttp.ClientResponse) -> bytes | None:
-    """The body, or None if it is longer than any honest answer."""
-    length = answer.content_length
-    if length is not None and length <= ANSWER_BYTES_MAX:
-        return await answer.read()
-    data = await answer.content.read(ANSWER_BYTES_MAX + 1)
-    while len(data) <= ANSWER_BYTES_MAX and (more := await answer.content.read(ANSWER_BYTES_MAX + 1)):
-        data += more
-    return data if len(data) <= ANSWER_BYTES_MAX else None
+    async def _call(self, method: str, url: URL, body: bytes | None, deadline_s: float) -> Answer | NotSent | Unknown:
+        return await call(self._session, method, url, body, deadline_s)

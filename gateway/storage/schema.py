@@ -10,7 +10,16 @@ from gateway.core.errors import DatabaseLocked, SchemaTooNew, StoreError, VaultE
 
 APPLICATION_ID = 0x50415944  # "PAYD": tells our files from other people's SQLite databases
 BUSY_MS = 5_000  # for another program that holds a lock while we open the file
-MIGRATIONS = ("0001.sql",)  # applied in order; PRAGMA user_version counts them
+MIGRATIONS = (
+    "0001.sql",
+    "0002.sql",
+    "0003_endpoints.sql",
+    "0004_settlements.sql",
+    "0005_reconciliation.sql",
+    "0006_listing.sql",
+    "0007_authentications.sql",
+    "0008_disputes.sql",
+)  # applied in order; PRAGMA user_version counts them
 
 
 def lock(path: Path) -> int:

@@ -16,6 +16,7 @@ from msgspec import Struct
 from loadtests.auditor import Invariant
 from loadtests.collect import Fates, Settled
 from loadtests.figures import Completion, Spread, Unknowns
+from loadtests.recorder import Walked
 from loadtests.samples import GeneratorStats
 from loadtests.verdict import Verdict
 
@@ -54,6 +55,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     started_at: float  # zero of the schedule, seconds since 1970
     requests: Mapping[str, int]  # by outcome
     generator: GeneratorStats
+    journeys: Mapping[str, Walked] = {}
     latency: Mapping[str, Spread]
     unknowns: Unknowns | None
     completion: Completion | None

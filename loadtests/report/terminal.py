@@ -14,7 +14,7 @@ from rich.text import Text
 
 from loadtests.auditor import Invariant
 from loadtests.figures import Spread, Unknowns
-from loadtests.recorder import Progress
+from loadtests.recorder import Progress, Walked
 from loadtests.report.summary import Summary
 from loadtests.verdict import EXIT_INVALID, EXIT_MONEY, EXIT_TARGETS, Check, Verdict
 
@@ -160,6 +160,8 @@ def show_figures(out: Console, report: Summary) -> None:
         values = (spread.p50_ms, spread.p95_ms, spread.p99_ms, spread.p999_ms, spread.max_ms)
         table.add_row(name, f"{spread.count:,}", *(_ms(value) for value in values))
     out.print(table)
+    if report.journeys:
+        out.print(_journeys_table(report.journeys))
     if report.unknowns is not None:
         out.print(unknowns_text(report.unknowns), soft_wrap=True)
     if report.cpu is not None and report.cpu.gateway_us_per_payment is not None:
@@ -167,6 +169,14 @@ def show_figures(out: Console, report: Summary) -> None:
         out.print(f"CPU per payment: gateway {gateway:.0f} us, simulators {outside:.0f} us.", soft_wrap=True)
     if report.fates is not None:
         out.print(f"Fate digest of {report.fates.charges:,} charges: {report.fates.digest}", soft_wrap=True)
+
+
+def _journeys_table(journeys: Mapping[str, Walked]) -> Table:
+    table = Table("journey", "begun", "finished", "ended early", title="Journeys", title_justify="left", title_style="bold")
+    for name, walked in journeys.items():
+        early = ", ".join(f"{count} x {why}" for why, count in walked.stopped.items())
+        table.add_row(name, str(walked.begun), str(walked.finished), Text(early, "red"))
+    return table
 
 
 def _spreads(report: Summary) -> dict[str, Spread]:

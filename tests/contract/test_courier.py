@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.courier import ANSWER_BYTES_MAX, HttpCourier
+from gateway.courier import ANSWER_BYTES_MAX, KEPT_BYTES_MAX, HttpCourier
+from gateway.outbound import Guard
 from gateway.ports import Receipt
 from tests.contract import raw_server as wire
 from tests.contract.raw_server import Behaviour, RawServer, http, raw_server
 
+LOOPBACK = Guard(["127.0.0.0/8"])
 BODY = b'{"event":"payment.completed"}'
 HEADERS = {"Content-Type": "application/json", "webhook-id": "evt_1"}
 
@@ -23,7 +25,7 @@ async def server() -> AsyncIterator[RawServer]:
 
 @pytest.fixture
 async def courier() -> AsyncIterator[HttpCourier]:
-    made = HttpCourier(timeout_ms=5_000)
+    made = HttpCourier(timeout_ms=5_000, guard=LOOPBACK)
     yield made
     await made.close()
 
@@ -88,7 +90,7 @@ async def test_without_an_answer_there_is_a_reason(server: RawServer, courier: H
 
 
 async def test_a_receiver_that_is_not_there_or_too_slow_is_given_up(server: RawServer):
-    courier = HttpCourier(timeout_ms=100)
+    courier = HttpCourier(timeout_ms=100, guard=LOOPBACK)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     assert (await courier.post(f"http://127.0.0.1:{port}", HEADERS, BODY)).error == "ClientConnectorError"
@@ -104,7 +106,8 @@ async def test_a_receiver_that_talks_without_end_is_not_listened_to(server: RawS
             await writer.drain()
 
     server.behaviour = talk
-    assert await courier.post(server.url, HEADERS, BODY) == Receipt(200)
+    receipt = await courier.post(server.url, HEADERS, BODY)
+    assert receipt == Receipt(200, body=b"x" * KEPT_BYTES_MAX)
 
 
 async def test_a_connection_is_used_again(server: RawServer, courier: HttpCourier):

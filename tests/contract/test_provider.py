@@ -15,10 +15,22 @@ import pytest
 import structlog
 
 from gateway.config import ProviderConfig
-from gateway.core.outcome import Approved, Declined, Expired, NotFound, NotSent, Outcome, Pending, Reversed, Unknown
+from gateway.core.outcome import (
+    Approved,
+    Declined,
+    Expired,
+    Irreversible,
+    NotFound,
+    NotSent,
+    Outcome,
+    Pending,
+    Reversed,
+    Unknown,
+)
 from gateway.core.payment import Attempt, Method, Payment
+from gateway.providers.calls import ANSWER_BYTES_MAX
 from gateway.providers.card import CardDialect
-from gateway.providers.client import ANSWER_BYTES_MAX, Dialect, HttpProvider
+from gateway.providers.client import Dialect, HttpProvider
 from gateway.providers.netbanking import NetbankingDialect
 from gateway.providers.upi import UpiDialect
 from tests.contract import raw_server as wire
@@ -67,7 +79,13 @@ async def server() -> AsyncIterator[RawServer]:
 
 @asynccontextmanager
 async def calling(url: str, method: Method = "card", **config: Any) -> AsyncIterator[Caller]:
-    provider = HttpProvider(ProviderConfig(url=url, **config), DIALECTS[method], callback_url=CALLBACK_URL)
+    provider = HttpProvider(
+        ProviderConfig(url=url, **config),
+        DIALECTS[method],
+        callback_url=CALLBACK_URL,
+        refund_callback_url=CALLBACK_URL,
+        return_url="http://gateway.example/payments/{paymentID}/return",
+    )
     try:
         yield Caller(provider, method)
     finally:
@@ -269,6 +287,26 @@ async def test_only_an_inquirys_own_404_means_that_the_provider_has_not_seen_it(
     server.behaviour = answering({"error": "?"} if code is None else {"error": "?", "code": code}, 404)
     expected = NotFound if operation == "inquire" and code == "not_found" else Unknown
     assert isinstance(await caller.call(operation), expected)
+
+
+@pytest.mark.parametrize(
+    ("stands", "expected"),
+    [
+        ("approved", Irreversible("prov_1", "00")),
+        ("reversed", Reversed()),
+        ("nonsense", Unknown),
+    ],
+)
+async def test_a_reversal_that_is_refused_ends_as_what_the_charge_is(
+    server: RawServer, caller: Caller, stands: str, expected: Any
+):
+    async def behave(writer: asyncio.StreamWriter) -> None:
+        refused = answering({"error": "?", "code": "not_reversible"}, 409)
+        await (refused if len(server.requests) == 1 else answering(caller.charge(status=stands)))(writer)
+
+    server.behaviour = behave
+    found = await caller.call("reverse")
+    assert (type(found) if isinstance(expected, type) else found) == expected
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"<html>", b'{"code":5}', b'{"code":' + b"[" * 60_000])

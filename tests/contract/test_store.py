@@ -6,14 +6,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from gateway.core.errors import StoreError, StoreFull
+from gateway.core.event import Event
 from gateway.core.ledger import Entry, Posting
 from gateway.core.outcome import NextAction
-from gateway.core.payment import Event, Payment, step
-from gateway.ports import Card, Commit, Committed, Conflict, Done, Store, Transaction
+from gateway.core.payment import Payment, step
+from gateway.ports import Card, Commit, Committed, Conflict, Done, Store, Transaction, Try
+from gateway.storage import endpoints
 from tests.contract.conftest import SqliteAdapter
-from tests.gateway.doubles import NOW_MS, OUTCOMES, answer_to, intent, make_claim, make_delivery
+from tests.gateway.doubles import NOW_MS, OUTCOMES, answer_to, intent, make_claim, make_delivery, make_endpoint
 
 
 def completion(begun: Commit) -> Commit:
@@ -25,7 +28,7 @@ def completion(begun: Commit) -> Commit:
     return Commit(
         payment=taken.payment,
         attempt=taken.attempt,
-        entry=taken.entry,
+        entries=taken.entries,
         events=taken.events,
         deliveries=[make_delivery(taken.payment.id)],
     )
@@ -62,6 +65,7 @@ async def test_everything_in_a_commit_is_read_back_as_it_was_written(store: Stor
         payment_id=second.payment.id,
         merchant_id=second.payment.merchant_id,
         type="payment",
+        method="card",
         amount_minor=second.payment.amount_minor,
         currency=second.payment.currency,
         status="completed",
@@ -210,7 +214,7 @@ def unwritable(kind: str) -> Commit:
         "surrogate": changed(good, order_id="\ud800"),
         "huge": changed(good, created_at_ms=2**63),
         "event twice": msgspec.structs.replace(good, events=[*good.events, *good.events]),
-        "entry twice": Commit(entry=entry_of(payment, 2)),
+        "entry twice": Commit(entries=[entry_of(payment, 2)]),
     }[kind]
 
 
@@ -223,7 +227,7 @@ def entry_of(payment: Payment, lines: int) -> Entry:
 async def test_one_bad_commit_in_a_group_leaves_the_others_whole(adapter: SqliteAdapter, store: Store, kind: str):
     taken = intent(40)
     assert taken.payment is not None
-    await store.commit(msgspec.structs.replace(taken, entry=entry_of(taken.payment, 2)))
+    await store.commit(msgspec.structs.replace(taken, entries=[entry_of(taken.payment, 2)]))
     good = [intent(n, claim=make_claim(f"key-{n}", payment=n)) for n in range(1, 6)]
     results = await together(store, [*good[:3], unwritable(kind), *good[3:]])
     assert [result for position, result in enumerate(results) if position != 3] == [Done()] * 5
@@ -325,7 +329,7 @@ def published(payment: int, sequences: Sequence[int], *, due_ms: int = NOW_MS, e
 
 
 def due(store: Store, at_ms: int = NOW_MS, *, endpoint: str = "ep_1", limit: int = 100) -> list[tuple[str, int]]:
-    return [(delivery.payment_id, delivery.sequence) for delivery, _ in store.due_deliveries(endpoint, at_ms, limit)]
+    return [(delivery.subject_id, delivery.sequence) for delivery, _ in store.due_deliveries(endpoint, at_ms, limit)]
 
 
 async def test_an_event_waits_until_the_earlier_one_of_its_payment_is_through(store: Store):
@@ -361,13 +365,51 @@ async def test_pending_deliveries_are_counted_per_endpoint_due_or_not(store: Sto
 
 
 async def test_deliveries_of_endpoints_that_are_no_more_are_buried(adapter: SqliteAdapter, store: Store):
-    await together(store, [published(1, [2, 3]), published(2, [2], endpoint="ep_2"), published(3, [2], endpoint="ep_3")])
+    for endpoint in (make_endpoint("ep_2"), make_endpoint("ep_4", state="disabled"), make_endpoint("ep_5", state="gone")):
+        await store.commit(Commit(endpoint=endpoint))
+    await together(store, [published(1, [2, 3]), published(2, [2], endpoint="ep_2"), published(3, [2], endpoint="ep_5")])
+    await together(store, [published(4, [2], endpoint="ep_4")])
     await store.commit(Commit(deliveries=[make_delivery(id_of(1), 2, state="delivered", tries=1, due_at_ms=None)]))
-    assert await store.bury_deliveries(["ep_2"]) == 2
+    assert await store.bury_deliveries() == 2
     states = {(record["endpointID"], record["sequence"]): record["state"] for record in adapter.records("delivery")}
-    assert states == {("ep_1", 2): "delivered", ("ep_1", 3): "dead", ("ep_2", 2): "pending", ("ep_3", 2): "dead"}
-    assert await store.bury_deliveries(["ep_2"]) == 0
-    assert await store.bury_deliveries([]) == 1
+    assert states == {("ep_1", 2): "delivered", ("ep_1", 3): "dead", ("ep_2", 2): "pending", ("ep_4", 2): "pending"} | {
+        ("ep_5", 2): "dead"
+    }
+    assert [record["lastError"] for record in adapter.records("delivery") if record["state"] == "dead"] == [
+        "endpoint removed",
+        "endpoint gone",
+    ]
+    assert await store.bury_deliveries() == 0
+
+
+async def test_a_large_backlog_is_buried_in_parts_between_which_payments_go_on(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(endpoints, "BURY_MAX", 1)
+    await together(store, [published(n, [2]) for n in range(300)])
+    burying = asyncio.create_task(store.bury_deliveries())
+    assert isinstance(await store.commit(intent(999)), Done)
+    assert store.pending_deliveries("ep_1") > 0
+    assert await burying == 300
+    assert store.pending_deliveries("ep_1") == 0
+
+
+async def test_endpoints_are_read_back_as_they_were_written_last(store: Store):
+    before = make_endpoint("ep_1", description="the shop", old_secret=b"o", old_secret_until_ms=5, configured=b"c")
+    after = replace(before, state="deleted", events=("payment.*", "refund.completed"), secret=b"", old_secret=None)
+    await store.commit(Commit(endpoint=before))
+    assert store.endpoints() == [before]
+    await together(store, [Commit(endpoint=after), Commit(endpoint=make_endpoint("ep_0"))])
+    assert store.endpoints() == [make_endpoint("ep_0"), after]
+
+
+async def test_a_delivery_keeps_the_log_of_its_tries(store: Store):
+    await store.commit(published(1, [2]))
+    log = (Try(NOW_MS, 12, None, "TimeoutError"), Try(NOW_MS + 5, 3, 500, None, "no \x00, \N{PILE OF POO}"))
+    dead = make_delivery(id_of(1), 2, state="dead", tries=2, due_at_ms=None, last_error="HTTP 500", log=log)
+    await store.commit(Commit(deliveries=[dead]))
+    assert store.delivery("ep_1", id_of(1), 2) == dead
+    assert store.dead_deliveries("ep_1", 10) == [dead]
+    assert store.delivery("ep_2", id_of(1), 2) is None
+    assert store.dead_deliveries("ep_2", 10) == []
 
 
 async def test_a_store_is_healthy_until_it_is_closed(adapter: SqliteAdapter, store: Store):

@@ -7,13 +7,13 @@ from typing import Any
 
 from gateway.config import Webhooks
 from gateway.core import signature
-from gateway.core.payment import Event
+from gateway.core.event import Event
+from gateway.flows.outbox import Lane
 from gateway.flows.webhooks import Sender, Target
 from gateway.ports import Clock, Commit, Committed, Delivery, Receipt
 from gateway.runtime import SystemClock
 from gateway.storage import export
 from gateway.storage.sqlite import SqliteStore
-from gateway.workers import Lane, Outbox
 from tests.gateway.doubles import PATIENCE_S, Post, ScriptedCourier, make_delivery, secret
 
 TRIES_MAX = 3
@@ -70,7 +70,8 @@ class Office:
         config = Webhooks(tries_max=TRIES_MAX, backoff_base_ms=backoff_ms)
         sender = Sender(courier=courier or self.courier, clock=self.clock, config=config, draw=lambda: 0.5)
         target = Target(endpoint, f"http://merchant.example/{endpoint}", KEY)
-        lane = Lane(target, store=self.store, sender=sender, clock=self.clock, concurrency_max=CONCURRENCY_MAX)
+        share = asyncio.Semaphore(CONCURRENCY_MAX)
+        lane = Lane(target, store=self.store, sender=sender, clock=self.clock, concurrency_max=CONCURRENCY_MAX, share=share)
         lane.start()
         self._started.append(lane)
         return lane
@@ -80,14 +81,16 @@ class Office:
     ) -> None:
         """Commits events with their deliveries, and offers them as the flows do."""
         payment_id = f"pay_{payment}"
-        events = [Event(f"evt_{payment}_{s}", payment_id, "m", s, "payment.x", b'{"n":%d}' % s, 1) for s in sequences]
+        events = [Event(f"evt_{payment}_{s}", payment_id, "m", s, "payment.completed", b'{"n":%d}' % s, 1) for s in sequences]
         due_ms = self.clock.now_ms() if due_ms is None else due_ms
         deliveries = [
             make_delivery(payment_id, e.sequence, endpoint_id=endpoint, event_id=e.id, due_at_ms=due_ms) for e in events
         ]
         await self.store.commit(Commit(events=events, deliveries=deliveries))
         if to is not None:
-            Outbox({endpoint: to}).offer(events, deliveries)
+            for event, delivery in zip(events, deliveries, strict=True):
+                assert event.body is not None
+                to.offer(delivery, event.body)
 
     def states(self, endpoint: str = "ep_1") -> dict[str, tuple[str, int]]:
         """In the file: event id -> (state, tries)."""

@@ -20,6 +20,8 @@ GOOD: dict[str, Any] = {
 }
 SAME_SECRET = {"url": "http://x", "callback_secret": secret("same")}
 ENDPOINT = GOOD["webhook_endpoints"][0]
+MERCHANT = GOOD["merchants"][0]
+ACCOUNT = {"account_number": "000123456789", "ifsc": "HDFC0000001", "name": "A. Payee"}
 
 
 def load(tmp_path: Path, **changed: Any) -> config.Config:
@@ -33,6 +35,19 @@ def test_a_good_file_loads_with_the_documented_defaults(tmp_path: Path):
     assert loaded.providers.upi.callback_secret == secret("upi")
     assert loaded.providers.card.timeout_ms == 1_500
     assert (loaded.webhooks.tries_max, loaded.recovery.unknown_after_ms) == (8, 500)
+    assert (loaded.merchants[0].timezone, loaded.merchants[0].payout_account, loaded.settlement.automatic) == (
+        "UTC",
+        None,
+        True,
+    )
+
+
+def test_a_merchant_has_a_time_zone_and_an_account(tmp_path: Path):
+    [made] = load(
+        tmp_path, webhook_endpoints=[], merchants=[MERCHANT | {"timezone": "Asia/Kolkata", "payout_account": ACCOUNT}]
+    ).merchants
+    assert (made.timezone, str(config.time_zone(made.timezone))) == ("Asia/Kolkata", "Asia/Kolkata")
+    assert made.payout_account == config.PayoutAccount(**ACCOUNT)
 
 
 def test_without_merchants_there_is_the_sandbox_merchant(tmp_path: Path):
@@ -67,19 +82,44 @@ def test_toml_says_the_same(tmp_path: Path):
         ),
         (
             {"providers": GOOD["providers"] | {"upi": SAME_SECRET, "netbanking": SAME_SECRET}},
-            "netbanking.callback_secret: must differ",
+            "netbanking.callback_secret: must differ from that of upi",
         ),
+        (
+            {"providers": GOOD["providers"] | {"card": SAME_SECRET, "netbanking": SAME_SECRET}},
+            "netbanking.callback_secret: must differ from that of card",
+        ),
+        ({"limits": {"requests_per_min_per_key": 0}}, r"Expected `int` >= 1 - at `\$.limits.requests_per_min_per_key`"),
+        ({"limits": {"trusted_proxies": ["10.0.0.1/8"]}}, "limits.trusted_proxies: .*expected networks such as 10.0.0.0/8"),
+        ({"merchants": [MERCHANT | {"requests_per_min": "all"}]}, r"\$.merchants\[0\].requests_per_min"),
+        ({"cors_allowed_origins": ["*"]}, "cors_allowed_origins: expected an origin as browsers send it, .*got '\\*'"),
+        ({"cors_allowed_origins": ["https://shop.example/"]}, "got 'https://shop.example/'"),
         ({"public_url": "http://a..b/"}, "public_url: .*host name that can exist"),
         ({"public_url": "http://" + "a" * 64 + ".example"}, "public_url: .*host name that can exist"),
         ({"public_url": "http://a:0"}, "public_url: expected"),
         ({"public_url": "http://a:eighty"}, "public_url: expected"),
         ({"public_url": "http://[::1"}, "public_url: expected"),
         ({"merchants": [GOOD["merchants"][0]] * 2}, "merchants: ids and keys must be unique"),
+        ({"operator_key": "sk_test_m1"}, "operator_key: must differ from the merchants' keys"),
+        (
+            {"providers": GOOD["providers"] | {"card": {"url": "http://x", "settlement_url": "ftp://x"}}},
+            "providers.card.settlement_url: expected",
+        ),
         ({"merchants": [{"id": "m 1", "key": "sk_test_m1"}]}, r"\$.merchants\[0\].id"),
+        (
+            {"merchants": [MERCHANT | {"timezone": "Mars/Olympus"}]},
+            "merchants.m1.timezone: no time zone 'Mars/Olympus' is known here",
+        ),
+        ({"merchants": [MERCHANT | {"timezone": "../../etc/passwd"}]}, "merchants.m1.timezone: no time zone"),
+        ({"merchants": [MERCHANT | {"timezone": "America"}]}, "merchants.m1.timezone: no time zone"),
+        ({"merchants": [MERCHANT | {"payout_account": ACCOUNT | {"account_number": "12"}}]}, r"payout_account.account_number"),
+        ({"merchants": [MERCHANT | {"payout_account": ACCOUNT | {"ifsc": "HDFC1"}}]}, r"payout_account.ifsc"),
+        ({"settlement": {"delay_ms": -1}}, r"\$.settlement.delay_ms"),
         ({"webhook_endpoints": [ENDPOINT | {"merchantID": "nobody"}]}, "ep1.merchantID: no merchant 'nobody' is configured"),
         ({"webhook_endpoints": [ENDPOINT, ENDPOINT]}, "webhook_endpoints: ids must be unique"),
         ({"webhook_endpoints": [ENDPOINT | {"secret": "whsec_eA=="}]}, "ep1.secret: .*16 bytes"),
         ({"webhook_endpoints": [ENDPOINT | {"url": "http://"}]}, "ep1.url: expected an http"),
+        ({"webhooks": {"allowed_networks": ["10.0.0.1/8"]}}, "webhooks.allowed_networks: 10.0.0.1/8 has host bits set"),
+        ({"webhooks": {"allowed_networks": ["all"]}}, "webhooks.allowed_networks: 'all' .*expected networks such as 10"),
     ],
 )
 def test_a_bad_value_is_refused_with_file_key_and_reason(tmp_path: Path, changed: dict[str, Any], says: str):

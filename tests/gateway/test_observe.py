@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from gateway.core.event import Event
 from gateway.observe import Metrics, configure_logging
-from tests.gateway.doubles import NUMBER, make_payment
+from tests.gateway.doubles import NUMBER
 
 
 class Terminal(io.StringIO):
@@ -49,9 +50,17 @@ def test_what_is_below_the_level_is_not_logged(defaults: None, monkeypatch: pyte
 
 def test_metrics_count_steps_and_answers():
     metrics = Metrics()
-    metrics.stepped(make_payment(), [])
+    told = Event("evt_1_1", "pay_1", "m", 1, "payment.completed", b"{}", 1)
+    metrics.stepped([told, told], "card")
+    metrics.stepped([Event("evt_2_1", "set_2", "m", 1, "settlement.created", b"{}", 1)], None)
     metrics.answered("/health", 200, 0.2)
     metrics.answered("/health", 200, 3.0)
+    metrics.limited("address")
+    metrics.shed("create", "store")
     text = metrics.render().decode()
+    assert 'paydrome_limited_requests_total{by="address"} 1.0' in text
+    assert 'paydrome_shed_requests_total{bound="store",priority="create"} 1.0' in text
+    assert 'paydrome_payment_events_total{event="payment.completed",method="card"} 2.0' in text
+    assert 'paydrome_payment_events_total{event="settlement.created",method="none"} 1.0' in text
     assert 'paydrome_request_seconds_count{route="/health",status="200"} 2.0' in text
     assert 'paydrome_request_seconds_bucket{le="2.0",route="/health",status="200"} 1.0' in text

@@ -33,6 +33,17 @@ def test_a_card_has_one_token_per_merchant_and_never_the_same_ciphertext():
     assert first.sealed != again.sealed
 
 
+def test_a_secret_opens_for_its_owner_and_under_its_key_only():
+    vault = Vault(KEY)
+    sealed = vault.seal_secret(b"whsec_x", owner="ep_1")
+    assert b"whsec_x" not in sealed
+    assert vault.open_secret(sealed, owner="ep_1") == b"whsec_x"
+    assert vault.seal_secret(b"whsec_x", owner="ep_1") != sealed
+    for opener, owner, given in ((vault, "ep_2", sealed), (Vault(bytes(32)), "ep_1", sealed), (vault, "ep_1", b"")):
+        with pytest.raises(VaultError, match=owner):
+            opener.open_secret(given, owner=owner)
+
+
 def test_another_key_opens_nothing_and_makes_other_tokens_and_fingerprints():
     mine, other = Vault(KEY), Vault(bytes(32))
     card = mine.seal(merchant_id="m", number=NUMBER, now_ms=NOW_MS)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import workers
 from gateway.core import signature
-from gateway.core.payment import Event
+from gateway.core.event import Event
+from gateway.flows import outbox
 from gateway.ports import Commit, Receipt
-from gateway.workers import Outbox
 from tests.gateway.doubles import KEY_ID, PATIENCE_S, Held, ManualClock, Post, ScriptedCourier, make_delivery
 from tests.gateway.post_office import (
     CONCURRENCY_MAX,
@@ -30,7 +29,7 @@ from tests.gateway.post_office import (
 @pytest.fixture
 async def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Office]:
     for name, value in {"REFILL_S": 0.004, "FLUSH_S": 0.002, "FAILURE_PAUSE_S": 0.001, "FAILURE_PAUSE_S_MAX": 0.002}.items():
-        monkeypatch.setattr(workers, name, value)
+        monkeypatch.setattr(outbox, name, value)
     store = ObservedStore.open(tmp_path / "gateway.db", vault_key_id=KEY_ID)
     assert isinstance(store, ObservedStore)
     store.looked, store.read, store._commits, store.read_errors = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
@@ -93,7 +92,7 @@ async def test_an_event_delivered_but_not_marked_at_a_crash_comes_again_with_the
     office: Office, monkeypatch: pytest.MonkeyPatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(workers, "FLUSH_S", 1_000.0)
+        patch.setattr(outbox, "FLUSH_S", 1_000.0)
         await office.publish(1, 2)
         office.lane()  # its marks never reach the database while the test runs, as if it had died
         await office.courier.until(1)
@@ -233,7 +232,7 @@ async def test_a_receiver_may_ask_for_more_time(office: Office, retry_after_s: i
 
 async def test_one_failure_among_successes_is_tried_again(office: Office, monkeypatch: pytest.MonkeyPatch):
     """Even if memory and database were compared while the failure's mark was on its way."""
-    monkeypatch.setattr(workers, "FLUSH_S", 1_000.0)
+    monkeypatch.setattr(outbox, "FLUSH_S", 1_000.0)
     office.courier.behave = failing("evt_1_2")
     lane = office.lane()
     await looked(office)
@@ -268,8 +267,8 @@ async def test_an_event_does_not_overtake_a_waiting_one_while_marks_are_being_wr
 
 
 async def test_a_failing_receiver_does_not_hold_up_the_stop(office: Office, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(workers, "FAILURE_PAUSE_S", 1_000.0)
-    monkeypatch.setattr(workers, "FAILURE_PAUSE_S_MAX", 1_000.0)
+    monkeypatch.setattr(outbox, "FAILURE_PAUSE_S", 1_000.0)
+    monkeypatch.setattr(outbox, "FAILURE_PAUSE_S_MAX", 1_000.0)
     office.courier.behave = lambda _: Receipt(500)
     for payment in range(10):
         await office.publish(payment, 2)
@@ -312,20 +311,20 @@ async def test_a_slow_or_dead_receiver_holds_up_no_other(office: Office, answer:
     held = Held(Receipt(200))
     bad = ScriptedCourier(lambda _: held() if answer is None else answer)
     lanes = {"ep_1": office.lane("ep_1", courier=bad), "ep_2": office.lane("ep_2")}
-    outbox = Outbox(lanes)
     await looked(office)
     for payment in range(50):
         events = [Event(f"evt_{payment}_2", f"pay_{payment}", "m", 2, "payment.x", b"{}", 1)]
         deliveries = [make_delivery(f"pay_{payment}", endpoint_id=name, event_id=events[0].id, due_at_ms=0) for name in lanes]
         await office.store.commit(Commit(events=events, deliveries=deliveries))
-        outbox.offer(events, deliveries)
+        for delivery in deliveries:
+            lanes[delivery.endpoint_id].offer(delivery, b"{}")
     await office.courier.until(50)
     assert len(set(office.courier.event_ids)) == 50
     held.let_go.set()
 
 
 async def test_more_than_fits_into_memory_is_delivered_all_the_same(office: Office, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(workers, "QUEUE_MAX", 5)
+    monkeypatch.setattr(outbox, "QUEUE_MAX", 5)
     held = Held(Receipt(200))
     office.courier.behave = lambda _: held()
     lane = office.lane()

@@ -8,23 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from loadtests.evidence import (
-    Ack,
-    Attempt,
-    Delivery,
-    Entry,
-    Event,
-    Evidence,
-    GatewayRecords,
-    Haystack,
-    Idempotency,
-    JournalEntry,
-    Payment,
-    Posting,
-    Secret,
-    Sent,
-    webhook_bodies,
-)
+from loadtests.evidence import Ack, Evidence, Haystack, JournalEntry, Secret, Sent, webhook_bodies
+from loadtests.records import Attempt, Delivery, Entry, Event, GatewayRecords, Idempotency, Payment, Posting
 
 MERCHANT, ENDPOINT = "merchant_123", "ep_merchant_123"
 CARD_NUMBER, API_KEY = b"4111111111111111", b"sk_test_merchant_123"
@@ -59,8 +44,12 @@ class Scene:
         if status == "completed":
             self.book(name, method, amount)
         if status in {"completed", "failed", "expired"}:
-            self.event(name, 1, "payment.processing", published=False)
+            before = "requires_action" if status == "expired" else "processing"
+            self.event(name, 1, f"payment.{before}", published=False)
             self.event(name, 2, f"payment.{status}", published=True, amount=amount)
+        elif status == "requires_action":
+            self.event(name, 1, "payment.processing", published=False)
+            self.event(name, 2, "payment.requires_action", published=False)
 
     def ack(self, name: str, method: str, status: str | None, amount: int, **changes: Any) -> None:
         """`status` None: the client got no answer."""

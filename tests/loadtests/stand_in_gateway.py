@@ -1,7 +1,8 @@
 """A small server that answers payments, run as a process of its own by test_generator.py. It prints its port.
 
-It honours idempotency keys. With `--stall-at N --stall-s S` it stands still when request N comes in; with `--misbehave` payment i of
-a run gets the answer i % 8 of ANSWERS; with `--refuse` or `--redirect` every one gets that. `GET /seen` tells what it saw.
+It honours idempotency keys, and takes voids and refunds. With `--stall-at N --stall-s S` it stands still when request N comes in; with
+`--misbehave` payment i of a run gets the answer i % 8 of ANSWERS; with `--refuse` or `--redirect` every one gets that. `GET /seen` tells
+what it saw.
 """
 
 import argparse
@@ -23,7 +24,7 @@ class Gateway:
         self.stall: list[float] = []
 
     async def process(self, request: web.Request) -> web.StreamResponse:
-        body, key = await request.json(), request.headers["Idempotency-Key"]
+        body, key = await request.json() if request.can_read_body else {}, request.headers["Idempotency-Key"]
         self.requests.append({"key": key, "authorization": request.headers["Authorization"], "body": body})
         if len(self.requests) == self.options.stall_at:
             self.stall.append(time.time())
@@ -40,8 +41,8 @@ class Gateway:
             return _answer(201, stored) if stored else _answer(409, b'{"success":false,"code":"in_flight"}')
         self.stored[key] = None
         await asyncio.sleep(WORK_S)
-        self.stored[key] = _payment(body, "completed")
-        return _answer(201, _payment(body, "completed"))
+        self.stored[key] = _done(request, body)
+        return _answer(201, _done(request, body))
 
     async def misbehave(self, request: web.Request, how: str, body: dict[str, Any]) -> web.StreamResponse:
         assert request.transport is not None
@@ -69,8 +70,20 @@ class Gateway:
         return web.json_response({"requests": self.requests, "stall": self.stall})
 
 
+def _done(request: web.Request, body: dict[str, Any]) -> bytes:
+    if "orderID" in body:
+        return _payment(body, "authorized" if body.get("captureMethod") == "manual" else "completed")
+    payment_id = (request.match_info.get("paymentID") or body["paymentID"]).encode()
+    if request.path.endswith("/void"):
+        return b'{"success":true,"data":{"paymentID":"%s","status":"voided"}}' % payment_id
+    return b'{"success":true,"data":{"refundID":"ref_%s","paymentID":"%s","status":"completed"}}' % (payment_id, payment_id)
+
+
 def _payment(body: dict[str, Any], status: str) -> bytes:
-    return b'{"success":true,"data":{"paymentID":"pay_%s","status":"%s"}}' % (body["orderID"].encode(), status.encode())
+    return b'{"success":true,"data":{"paymentID":"pay_%s","status":"%s","amount":100}}' % (
+        body["orderID"].encode(),
+        status.encode(),
+    )
 
 
 def _answer(status: int, body: bytes) -> web.Response:
@@ -80,6 +93,8 @@ def _answer(status: int, body: bytes) -> web.Response:
 async def main(options: argparse.Namespace) -> None:
     gateway, app = Gateway(options), web.Application()
     app.router.add_post("/api/payments/process", gateway.process)
+    app.router.add_post("/api/payments/{paymentID}/void", gateway.process)
+    app.router.add_post("/api/refunds/process", gateway.process)
     app.router.add_get("/seen", gateway.seen)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

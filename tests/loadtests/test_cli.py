@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -203,7 +204,20 @@ def test_help_is_there_without_importing_the_machinery():
     assert said.stdout == "[]\n"
 
 
+JOURNEYS = """
+[traffic.journeys]
+capture = 0.2
+partial_captures = 0.2
+void = 0.3
+three_ds = 0.2
+three_ds_failed = 0.1
+[fees]
+card = 250
+"""
+
+
 def test_a_run_judges_speed_and_money_and_keeps_everything(tiny, tmp_path):
+    tiny.write_text(TINY + JOURNEYS)
     out = tmp_path / "out"
     command = (*PAYDROME, "run", str(tiny), "--out", str(out), "--seed", "7")
     ended = subprocess.run(command, capture_output=True, text=True, timeout=ENDS_S_MAX, check=False)
@@ -212,12 +226,16 @@ def test_a_run_judges_speed_and_money_and_keeps_everything(tiny, tmp_path):
     assert ended.returncode == summary["verdict"]["exit_code"]
     assert summary["verdict"]["result"] in ended.stdout
     assert {found["number"]: found["ok"] for found in summary["invariants"]} == dict.fromkeys(
-        (1, 2, 3, 5, 6, 8, 9, 12, 14), True
+        (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14), True
     )
     assert all(found["checked"] for found in summary["invariants"])
     assert summary["seed"] == 7
     assert summary["repeat"] == f"paydrome run {tiny} --seed 7"
     assert summary["cpu"]["payments"] > 0
+    assert {name: walked["finished"] for name, walked in summary["journeys"].items() if not walked["stopped"]} == {
+        name: walked["begun"] for name, walked in summary["journeys"].items()
+    }
+    assert {"capture", "void"} <= summary["latency"].keys()
     assert summary["settled"]["still_open"] == {}
     assert summary["stopped"] == ["the gateway ended with exit code 0", "the simulators ended with exit code 0"]
     kept = {"samples.npz", "acks.ndjson", "gateway.ndjson", "journal.ndjson", "metrics.txt", "gateway.log", "simulators.log"}
@@ -233,7 +251,7 @@ def test_a_run_against_a_foreign_gateway_checks_what_its_clients_saw(up, tiny, t
     checked = {found["number"]: found["ok"] for found in summary["invariants"] if found["ok"] is not None}
     assert checked == {8: True, 14: True}
     assert summary["target"] == target
-    assert "not checked: 1, 2, 3, 5, 6, 9, 12" in ended.stdout or ended.returncode == 97
+    assert "not checked: 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12" in ended.stdout or ended.returncode == 97
 
 
 def test_an_interrupted_run_ends_everything_and_says_where_its_results_are(tiny, tmp_path):
@@ -257,7 +275,7 @@ def test_an_interrupted_run_ends_everything_and_says_where_its_results_are(tiny,
 
 def test_up_prints_one_line_for_scripts_and_stops_on_sigterm(up, tmp_path):
     ready = json.loads(up.line)
-    assert ready.keys() == {"gateway", "simulators", "key", "merchantID", "db", "pids"}
+    assert ready.keys() == {"gateway", "simulators", "key", "merchantID", "operatorKey", "db", "pids"}
     assert (ready["key"], ready["merchantID"]) == ("sk_test_merchant_123", "merchant_123")
     assert ready["db"] == str(tmp_path / "up.db")
     for pid in ready["pids"].values():
@@ -288,7 +306,8 @@ def test_the_curl_line_of_up_works_as_pasted_and_ctrl_c_stops(tmp_path):
     command = (*PAYDROME, "up", "--port", "0", "--db", str(tmp_path / "up.db"))
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
-        curl = next(line for line in running.stdout if line.startswith("curl "))
+        said = list(takewhile(lambda line: line != "Ctrl-C stops.\n", running.stdout))
+        curl = next(line for line in said if line.startswith("curl "))
         paid = subprocess.run(curl, shell=True, capture_output=True, text=True, timeout=ENDS_S_MAX, check=True)
         running.send_signal(signal.SIGINT)
         out, errors = running.communicate(timeout=ENDS_S_MAX)
@@ -296,6 +315,11 @@ def test_the_curl_line_of_up_works_as_pasted_and_ctrl_c_stops(tmp_path):
     assert running.returncode == 0
     assert errors == ""
     assert out.endswith("stopped\n")
+    welcome = "".join(said)
+    simulators = re.search(r"simulators +(\S+)", welcome)
+    assert simulators is not None
+    assert f"PAYDROME_URL={simulators[1]} paydrome admin" in welcome, "not where paydrome admin looks by itself"
+    assert "docs/walk-through.md" in welcome
 
 
 def test_up_on_a_port_that_is_taken_says_so(capsys, tmp_path):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import pytest
 
 from loadtests import generator, scenario, verdict
 from loadtests.generator import Generated, GeneratorError, generate
+from loadtests.journeys import THINK_S
 from loadtests.recorder import Progress
-from loadtests.samples import NEVER, NO_ANSWER_NS, Outcome, latencies_ns, percentile, refused
+from loadtests.samples import NEVER, NO_ANSWER_NS, STEPS, Outcome, latencies_ns, percentile, refused
 from loadtests.scenario import Scenario, Targets
 from simulators.durations import Duration
 from tests.forks import Run, forking
@@ -147,6 +149,37 @@ async def test_a_payment_sent_twice_has_one_key_and_body_and_a_conflict_is_no_fa
             answered.setdefault(ack["index"], set()).add(ack["bodySha256"])
     assert len(answered) == 50
     assert all(len(bodies) == 1 for bodies in answered.values())
+
+
+async def test_journeys_go_on_after_the_answer_with_keys_of_their_own(serve: Serve, tmp_path: Path) -> None:
+    url = serve()
+    run = await offer(url, traffic(journeys={"void": 0.5, "refund": 0.5}, duplicates=0.3), tmp_path)
+
+    assert {name: (walked.begun, walked.finished) for name, walked in run.journeys.items()} == {
+        name: (count, count) for name, count in Counter(walked_to(run)).items()
+    }
+    assert sum(walked.finished for walked in run.journeys.values()) == 50
+    later = run.samples.where(run.samples.number == 1)
+    firsts = run.samples.where((run.samples.number == 0) & (run.samples.outcome == Outcome.OK))
+    answered = {i: min(firsts.done_ns[firsts.index == i]) for i in firsts.index.tolist()}
+    due_after_ns = [due - answered[i] for i, due in zip(later.index.tolist(), later.due_ns.tolist(), strict=True)]
+    assert all(after >= THINK_S * 1e9 for after in due_after_ns)
+    assert 0 < later.duplicate.sum() < 50
+    assert not refused(run.samples).any()  # the 409 of one of two equal sends is right
+
+    requests: dict[str, list[Any]] = {}
+    for request in seen(url)["requests"]:
+        requests.setdefault(request["key"], []).append(request["body"])
+    told = [ack for ack in acks(run) if ack.get("step") and ack["httpStatus"] == 201]
+    assert {ack["key"] for ack in told} == {f"{run.run_id}-{i}-1" for i in range(50)}
+    assert all(bodies == [bodies[0]] * len(bodies) for bodies in requests.values())
+    assert all(ack["subjectID"] == f"ref_{ack['paymentID']}" for ack in told if ack["step"] == "refund")
+
+
+def walked_to(run: Generated) -> list[str]:
+    """The journey of each payment, by the step it took."""
+    later = run.samples.where((run.samples.number == 1) & ~run.samples.duplicate)
+    return [STEPS[step] for step in later.step.tolist()]
 
 
 async def test_progress_counts_up_and_the_start_is_told_before_it_comes(serve: Serve, tmp_path: Path) -> None:

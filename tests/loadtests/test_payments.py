@@ -85,3 +85,29 @@ def test_banks_are_ifsc_codes_that_force_no_outcome() -> None:
 def luhn(number: str) -> bool:
     digits = [int(d) for d in reversed(number)]
     return sum(d if i % 2 == 0 else d * 2 - 9 * (d > 4) for i, d in enumerate(digits)) % 10 == 0
+
+
+SHARES = {"capture": 0.1, "three_ds": 0.1, "refund": 0.1}
+
+
+def test_journeys_get_their_shares_and_what_they_need_and_leave_other_payments_as_they_were() -> None:
+    plain, walked = (Payments(seed=1, n=3000, mix=MIX, year=2026, journeys=shares) for shares in ({}, SHARES))
+    counts = Counter(walked[i].journey for i in range(3000))
+    assert counts.keys() == {None, *SHARES}
+    assert all(counts[name] / 3000 == pytest.approx(0.1, abs=0.03) for name in SHARES)  # one sigma is 0.5%
+    for i in range(3000):
+        asked = json.loads(payments.body(walked[i], i=i, run_id="run", merchant_id="m_1"))
+        match walked[i].journey:
+            case None:
+                assert walked[i] == plain[i]
+            case "capture":
+                assert (asked["paymentMethod"], asked["captureMethod"]) == ("card", "manual")
+            case "three_ds":
+                assert (asked["cardDetails"]["number"], "captureMethod" in asked) == ("4000000000003220", False)
+            case "refund":
+                assert walked[i]._replace(journey=None, twice=1.0) == plain[i]  # by any method
+
+
+def test_the_key_of_a_later_step_is_its_own() -> None:
+    assert payments.key("run", 5) == "run-5"
+    assert payments.key("run", 5, 2) == "run-5-2"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from loadtests.arrivals import Plan
+from loadtests.journeys import Step
 from loadtests.payments import Payment
-from loadtests.recorder import GLANCE_NS, Recorder
-from loadtests.samples import NEVER, Outcome
+from loadtests.recorder import GLANCE_NS, Recorder, Walked
+from loadtests.samples import NEVER, STEPS, Outcome, answered_ns, refused
 
 S = 1_000_000_000
 PAYMENT = b'{"success":true,"data":{"paymentID":"pay_1","status":"completed","amount":5}}'
@@ -182,3 +183,72 @@ def test_progress_tells_the_last_five_seconds_and_counts_from_the_start(acks: io
     assert (late.p50_ms, late.p95_ms, late.p99_ms) == (200, 400, 400)
     assert late.rate_per_s == 2 / (GLANCE_NS / S)
     assert (run.progress(30 * S).p50_ms, run.progress(30 * S).rate_per_s) == (None, 0)
+
+
+REFUND = b'{"success":true,"data":{"refundID":"ref_1","paymentID":"pay_1","status":"completed","amount":2}}'
+CAPTURE = (
+    b'{"success":true,"data":{"paymentID":"pay_1","status":"completed","capture":{"captureID":"cap_1","status":"unknown"}}}'
+)
+DISPUTE = b'{"success":true,"data":{"disputeID":"dsp_1","paymentID":"pay_1","status":"lost"}}'
+
+
+@pytest.mark.parametrize(
+    ("step", "http_status", "content", "told"),
+    [
+        (Step("refund", "POST", "/r", {"amount": 2}), 201, REFUND, ("ref_1", "completed", None, 2)),
+        (Step("capture", "POST", "/c", {}), 200, CAPTURE, ("cap_1", "unknown", "completed", 0)),
+        (Step("accept", "POST", "/d"), 200, DISPUTE, ("dsp_1", "lost", None, 0)),
+        (Step("status", "GET", "/s"), 200, PAYMENT, (None, None, "completed", 0)),
+        (Step("return", "POST", "/b", form={"cres": "x"}), 303, b"", (None, None, None, 0)),
+    ],
+)
+def test_a_step_of_a_journey_is_a_row_and_an_ack_of_what_it_was_about(
+    acks: io.BytesIO, step: Step, http_status: int, content: bytes, told: tuple[object, ...]
+) -> None:
+    run = recorder(acks, due_s=[2.0, 9.5])
+    row = run.add(step, index=1, number=3, payment_id="pay_1", due_ns=3 * S)
+    run.sent(row, pay(), 4 * S)
+    assert run.answered(row, 5 * S, http_status, content) is None
+    made = run.samples()
+    assert (made.index.tolist(), made.number.tolist(), made.step.tolist()) == ([1], [3], [STEPS.index(step.name)])
+    assert (made.due_ns.tolist(), made.done_ns.tolist(), made.outcome.tolist()) == ([3 * S], [5 * S], [Outcome.OK])
+    (ack,) = lines(acks)
+    assert (ack["key"], ack["step"], ack["paymentID"]) == ("run-1-3", step.name, None if step.form else "pay_1")
+    assert (ack.get("subjectID"), ack.get("subjectStatus"), ack["status"], ack["amount"]) == told
+    assert run.stats(0.1).scheduled == 3
+
+
+def test_steps_are_sorted_in_by_when_they_were_due_and_judged_until_the_end_of_the_schedule(acks: io.BytesIO) -> None:
+    run = recorder(acks, due_s=[2.0, 9.0])
+    rows = [run.add(Step("void", "POST", "/v"), index=0, number=n, payment_id="pay_1", due_ns=n * 4 * S) for n in (1, 2, 3)]
+    for row in (0, 1, *rows):
+        run.sent(row, pay(), 12 * S)
+        run.answered(row, 13 * S, 200, PAYMENT)
+    assert run.samples().due_ns.tolist() == [2 * S, 4 * S, 8 * S, 9 * S, 12 * S]
+    assert run.samples().judged().number.tolist() == [0, 1, 2, 0]  # the third was due after the end
+    assert len(answered_ns(run.samples())) == 2  # payments, not steps
+
+
+def test_a_conflict_of_a_step_is_an_error_unless_it_was_sent_twice(acks: io.BytesIO) -> None:
+    run = recorder(acks, due_s=[1])
+    step, complaints = Step("refund", "POST", "/r"), []
+    for number, twice, duplicate in ((1, False, False), (2, True, False), (2, True, True)):
+        row = run.add(step, index=0, number=number, payment_id="pay_1", due_ns=S, twice=twice, duplicate=duplicate)
+        run.sent(row, pay(), S)
+        complaints.append(run.answered(row, 2 * S, 409, b'{"code":"in_flight"}'))
+    assert complaints == ["HTTP 409 in_flight", None, None]
+    assert refused(run.samples()).tolist() == [True, False, False]
+
+
+def test_a_step_that_finds_no_room_is_dropped(acks: io.BytesIO) -> None:
+    run = recorder(acks, due_s=[1])
+    row = run.add(Step("void", "POST", "/v"), index=0, number=1, payment_id="pay_1", due_ns=S)
+    run.dropped(row, pay())
+    assert (run.stats(0).dropped, run.samples().outcome.tolist(), lines(acks)) == (1, [Outcome.DROPPED], [])
+
+
+def test_journeys_are_counted_by_how_they_ended(acks: io.BytesIO) -> None:
+    run = recorder(acks, due_s=[1])
+    for ended in ("begun", "begun", "begun", "finished", "lost", "lost"):
+        run.walked("void", ended)
+    assert run.journeys() == {"void": Walked(3, 1, {"lost": 2})}

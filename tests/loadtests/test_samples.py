@@ -26,7 +26,9 @@ times = st.lists(st.integers(0, 60), max_size=30).map(lambda values: np.array(so
 def table(*rows: dict[str, Any], until_ns: int = 1000) -> Samples:
     """Samples of rows that say only what differs from a payment that was due and answered at once."""
     usual = {"due_ns": 0, "sent_ns": 0, "done_ns": 0, "method": 0, "http_status": 201, "outcome": Outcome.OK}
-    full = [{"index": i, **usual, "duplicate": False, "warm_up": False, **row} for i, row in enumerate(rows)]
+    full = [
+        {"index": i, **usual, "duplicate": False, "warm_up": False, "step": 0, "number": 0, **row} for i, row in enumerate(rows)
+    ]
     columns = {name: np.array([row[name] for row in full], dtype) for name, dtype in samples.COLUMNS.items()}
     return Samples(**columns, judged_from_ns=0, judged_until_ns=until_ns)
 

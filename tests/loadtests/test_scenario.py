@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.journeys import JOURNEYS
 from loadtests.scenario import Rate, ScenarioError, Targets, encode, load, shipped
 from simulators.config import Simulators
 
@@ -60,7 +61,7 @@ def test_rates_are_exact_per_minute(text: str, per_min: float) -> None:
 
 
 def test_all_shipped_scenarios_are_good_and_are_found_by_name() -> None:
-    assert [s.name for s in shipped()] == ["baseline", "lost-answers", "sandbox", "smoke"]
+    assert [s.name for s in shipped()] == ["baseline", "lifecycle", "lost-answers", "sandbox", "smoke"]
     assert [load(s.name) for s in shipped()] == shipped()
     assert all(s.description for s in shipped())
 
@@ -107,6 +108,11 @@ def test_lost_answers_loses_them_in_the_middle_third_at_all_three_providers() ->
         ("upi = 0.5", "cash = 0.5", "traffic.mix", "unknown field `cash`"),
         ('warm_up = "10s"', 'arrivals = "poison"', "traffic.arrivals", "use poisson or uniform"),
         ('warm_up = "10s"', "duplicates = 1.5", "traffic.duplicates", "<= 1.0"),
+        ('warm_up = "10s"', "journeys = { refnd = 0.1 }", "traffic", "unknown journey `refnd`; did you mean 'refund'?"),
+        ('warm_up = "10s"', "journeys = { refund = 1.5 }", "traffic.journeys[...]", "<= 1.0"),
+        ('warm_up = "10s"', "journeys = { refund = 0.6, void = 0.5 }", "traffic", "must not exceed 1, and are 1.1"),
+        ("[targets]", "[fees]\ncard = 10001\n[targets]", "fees.card", "<= 10000"),
+        ("[targets]", "[fees]\ncards = 1\n[targets]", "fees", "did you mean 'card'?"),
         ('latency_p99 = "1.5s"', "availability = 99.9", "targets.availability", "<= 1.0"),
         ('"500/min"', '"601/min"', "targets.throughput", "601/min cannot be reached: traffic.rate offers only 600/min"),
         ("probability = 0.1", "probability = 2", "simulators.card.faults[0].probability", "<= 1.0"),
@@ -151,7 +157,7 @@ def test_what_cannot_be_meant_is_refused_with_file_key_and_reason(write, old: st
     ("name", "reason"),
     [
         ("basline", "did you mean 'baseline'?"),
-        ("nothing-like-it", "shipped: baseline, lost-answers, sandbox, smoke"),
+        ("nothing-like-it", "shipped: baseline, lifecycle, lost-answers, sandbox, smoke"),
         ("no/such/file.toml", "No such file"),
         ("scenario.yaml", "must end in .toml or .json"),
         ("/tmp", "must end in .toml or .json"),
@@ -180,3 +186,11 @@ def test_what_is_left_out_has_the_obvious_value(write) -> None:
     smallest = load(write(SMALLEST))
     assert (smallest.traffic.warm_up_s, smallest.traffic.arrivals, smallest.traffic.duplicates) == (0, "poisson", 0)
     assert (smallest.targets, smallest.simulators) == (Targets(), Simulators())
+
+
+def test_lifecycle_sends_payments_on_every_journey_and_charges_fees() -> None:
+    lifecycle = load("lifecycle")
+    assert lifecycle.traffic.journeys.keys() == JOURNEYS.keys()
+    assert all(share > 0 for share in lifecycle.traffic.journeys.values())
+    assert sum(lifecycle.traffic.journeys.values()) == pytest.approx(0.45)  # as its description has it
+    assert (lifecycle.fees.card, lifecycle.fees.upi, lifecycle.fees.netbanking) == (200, 0, 150)

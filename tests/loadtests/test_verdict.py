@@ -39,6 +39,7 @@ def run(
     outcome[:silent], status[:silent] = Outcome.TIMEOUT, 0
     values = {"index": np.arange(n), "due_ns": due_ns, "sent_ns": due_ns, "done_ns": due_ns + latency, "method": np.zeros(n)}
     values |= {"http_status": status, "outcome": outcome, "duplicate": np.zeros(n), "warm_up": np.zeros(n)}
+    values |= {"step": np.zeros(n), "number": np.zeros(n)}
     columns = {name: values[name].astype(dtype) for name, dtype in samples.COLUMNS.items()}
     return Samples(**columns, judged_from_ns=0, judged_until_ns=round(until_s * S))
 

@@ -12,6 +12,7 @@ import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE_MS = 10_000
+PAGES_MAX = 10  # one after the other, while something is waited for
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 # What throws is not true yet: a page that is just loading has nothing of what is asked for.
 WAITING = """(holds, patience) => new Promise((yes, no) => {
@@ -26,6 +27,10 @@ needs_browser = pytest.mark.skipif(
 )
 
 
+class Interrupted(Exception):
+    """The script was running when its page was left."""
+
+
 class Page:
     """One tab. `complaints` are its errors so far: exceptions, and what its Content-Security-Policy refused."""
 
@@ -35,7 +40,7 @@ class Page:
         self.complaints: list[str] = []
 
     async def command(self, method: str, **params: Any) -> dict[str, Any]:
-        """The result of a DevTools command."""
+        """The result of a DevTools command. Raises Interrupted."""
         self._numbered += 1
         await self._socket.send_json({"id": self._numbered, "method": method, "params": params})
         while True:
@@ -45,6 +50,8 @@ class Page:
             if message.get("method") == "Log.entryAdded" and message["params"]["entry"]["level"] == "error":
                 self.complaints.append(message["params"]["entry"]["text"])
             if message.get("id") == self._numbered:
+                if "error" in message:
+                    raise Interrupted(message["error"])
                 return message["result"]
 
     async def run(self, script: str) -> Any:
@@ -55,8 +62,14 @@ class Page:
         return result["result"].get("value")
 
     async def until(self, condition: str) -> None:
-        """Returns once a JavaScript expression is true; fails if it is not within PATIENCE_MS."""
-        await self.run(f"({WAITING})(() => {condition}, {PATIENCE_MS})")
+        """Returns once a JavaScript expression is true, on this page or on one that it leads to; fails if it is not within PATIENCE_MS."""
+        for _ in range(PAGES_MAX):
+            try:
+                await self.run(f"({WAITING})(() => {condition}, {PATIENCE_MS})")
+            except Interrupted:
+                continue
+            return
+        raise AssertionError(f"not true on any of {PAGES_MAX} pages: {condition}")
 
     async def open(self, url: str) -> None:
         await self.command("Page.navigate", url=url)

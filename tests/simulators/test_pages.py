@@ -279,16 +279,11 @@ async def test_the_oldest_payment_on_the_page_logs_in_again_when_there_are_too_m
     ("return_url", "sources"),
     [
         (None, "'self'"),
-        ("https://shop.test/done?x=1", "'self' https://shop.test"),
-        ("http://127.0.0.1:8080/done", "'self' http://127.0.0.1:8080"),
-        ("http://[::1]:8080/done", "'self' http://[::1]:8080"),
-        ("https://user@shop.test/", "'self' https://shop.test"),
-        ("https://a;script-src*/", "'self'"),
-        ("https://a,b/", "'self'"),
-        ("https://shop.test:port/", "'self'"),
+        ("https://shop.test/done?x=1", "'self' http: https:"),
+        ("https://a;script-src*/", "'self' http: https:"),
     ],
 )
-def test_a_form_may_lead_to_this_page_and_to_the_merchant_only(return_url, sources):
+def test_a_form_leads_to_this_page_only_unless_the_customer_returns_to_somebody(return_url, sources):
     directives = dict(part.split(" ", 1) for part in content_security_policy(return_url).split("; "))
     assert directives == {
         "default-src": "'none'",

@@ -25,7 +25,8 @@ from simulators.config import Config, convert
 STORIES = Path(__file__).parents[2] / "docs" / "stories"
 PAGES = sorted(path.name for path in STORIES.glob("*.md"))
 URL = "http://127.0.0.1:9000"
-NOT_OF_SIMULATORS = {"performance.md"}
+OVERVIEWS = ("simulators.md", "api.md")
+NOT_IN_OVERVIEWS = {"performance.md", "journeys.md"}  # the README leads there
 START = "paydrome simulators"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ANYTHING = "..."
@@ -143,10 +144,11 @@ def test_a_page_links_only_to_pages_that_exist(page):
     assert [link for link in links if not link.startswith("http") and not (here / link).exists()] == []
 
 
-def test_the_overview_leads_to_every_page_about_the_simulators():
+def test_the_overviews_of_simulators_and_api_lead_to_every_page():
     docs = STORIES.parent
-    pages = {str(path.relative_to(docs)) for path in docs.rglob("*.md")} - {"simulators.md"} - NOT_OF_SIMULATORS
-    assert pages - set(re.findall(r"\]\(([^)#]+)", (docs / "simulators.md").read_text())) == set()
+    pages = {str(path.relative_to(docs)) for path in docs.rglob("*.md")} - {*OVERVIEWS} - NOT_IN_OVERVIEWS
+    linked = {link for overview in OVERVIEWS for link in re.findall(r"\]\(([^)#]+)", (docs / overview).read_text())}
+    assert pages - linked == set()
 
 
 def test_what_a_page_shows_is_compared():

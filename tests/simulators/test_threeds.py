@@ -514,13 +514,13 @@ async def test_a_form_that_is_none_is_refused_and_changes_nothing(start, form, s
     assert await result(client) == body
 
 
-async def test_the_page_may_be_framed_and_posts_to_the_merchant_and_runs_one_script(start):
+async def test_the_page_may_be_framed_and_posts_anywhere_and_runs_one_script(start):
     client = await start()
     body = await authenticate(client, CHALLENGED, returnURL="https://shop.example:8443/back?order=1&x='2'")
     text = await act(client, body, {"action": "cancel"})
     async with client.session.get(f"{client.url}/card/acs/{body['acsTransID']}") as answer:
         policy = answer.headers["Content-Security-Policy"]
-    assert "form-action 'self' https://shop.example:8443" in policy
+    assert policy.endswith("form-action 'self' http: https:")
     assert "frame-ancestors" not in policy
     assert re.findall(r"<script>(.*?)</script>", text) == [SUBMIT_SCRIPT]
     assert 'order=1&amp;x=&#x27;2&#x27;"' in text

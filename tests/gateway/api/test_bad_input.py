@@ -72,10 +72,12 @@ FIELDS: list[Row] = [
     *rows("upi", "upiDetails", [None, MISSING], "missing_field"),
     *rows("netbanking", "netbankingDetails", [None, MISSING], "missing_field"),
     *rows("netbanking", "netbankingDetails.bankCode", ["", "hdfc", "HDF", "H" * 12, "HDFC0000001\n", 5, None]),
-    *rows("card", "captureMethod", ["manual"], "unsupported_capture_method"),
+    *rows("upi", "captureMethod", ["manual"], "unsupported_capture_method"),
+    *rows("netbanking", "captureMethod", ["manual"], "unsupported_capture_method"),
     *rows("card", "captureMethod", ["later", None]),
     *rows("card", "returnUrl", ["", "shop.example", "ftp://shop.example", "javascript:alert(1)", "https://"]),
     *rows("card", "returnUrl", ["https://a b", "https://a\n", "https://a/<script>", "https://me@a", "https://a/" + "a" * 2001]),
+    *rows("card", "returnUrl", ["https://[x/", "https://]/", "https://[]/", "https://[1.2.3.4]/", "https://a:b/", "https://a:123456/"]),
     *rows("card", "metadata", ["text", ["a"], {str(n): "x" for n in range(51)}]),
     *rows("card", "metadata", [{"k": 5}, {"k": None}, {"k": {"deep": "x"}}, {"k": "v" * 513}], param="metadata[...]"),
     *rows("card", "metadata", [{"": "x"}, {"k" * 65: "x"}], param="metadata"),
@@ -174,6 +176,21 @@ async def test_a_card_number_in_the_wrong_place_is_not_repeated(shared_site: Sit
 async def test_a_card_number_that_would_be_kept_in_the_clear_is_refused(shared_site: Site, path: str):
     value = {"note": f"paid with {NUMBER}"} if path == "metadata" else NUMBER
     await refused(shared_site, changed("card", path, value), 400, "card_data_misplaced")
+
+
+@pytest.mark.parametrize(
+    "spelling", ["4111 1111 1111 1111", "4111-1111-1111-1111", "4111.1111.1111.1111", r"4\u003111111111111111"]
+)
+async def test_a_card_number_is_recognised_however_it_is_spelled(shared_site: Site, spelling: str):
+    assert NUMBER == "4111111111111111"
+    told = changed("card", "metadata", {"note": "paid with HERE"})
+    body = json.dumps(told).replace("HERE", spelling).encode()
+    await refused(shared_site, body, 400, "card_data_misplaced")
+
+
+async def test_a_card_number_is_no_idempotency_key(shared_site: Site):
+    headers = {"Idempotency-Key": f"order-{NUMBER}"}
+    await refused(shared_site, GOOD["card"], 400, "card_data_misplaced", "Idempotency-Key", headers=headers)
 
 
 async def test_bottomless_nesting_is_refused_whatever_its_size(shared_site: Site):
@@ -290,8 +307,8 @@ async def test_an_idempotency_key_that_is_none_is_refused(shared_site: Site, hea
     head = b"POST /api/payments/process HTTP/1.1\r\n" + AUTHORIZED + lines
     answer = await shared_site.raw(head + b"Content-Length: %d\r\n\r\n" % len(GOOD_BYTES) + GOOD_BYTES)
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 ")), answer[:200]
-    if b"Content-Type: application/json" in answer:  # what the HTTP parser itself refuses has no envelope
-        said = json.loads(answer.split(b"\r\n\r\n")[1])
+    said = json.loads(answer.split(b"\r\n\r\n")[1])
+    if said["code"] != "invalid_http":  # which is what the HTTP parser itself refuses
         assert (said["code"], said["param"]) == ("invalid_idempotency_key", "Idempotency-Key")
     assert await shared_site.totals() == before
 
@@ -307,6 +324,7 @@ async def test_an_idempotency_key_that_is_none_is_refused(shared_site: Site, hea
         ("POST", "/API/PAYMENTS/PROCESS", 404, "not_found"),
         ("GET", "/../../etc/passwd", 404, "not_found"),
         ("GET", "/api/payments/process", 405, "method_not_allowed"),
+        ("GET", "/api/settlements/process", 405, "method_not_allowed"),
         ("PUT", "/api/payments/process", 405, "method_not_allowed"),
         ("OPTIONS", "/api/payments/process", 405, "method_not_allowed"),
         ("PROPFIND", "/api/payments/process", 405, "method_not_allowed"),
@@ -330,3 +348,12 @@ async def test_an_odd_id_is_not_found(shared_site: Site, kind: str, odd: str):
     answer = await shared_site.raw(head + b"\r\n")
     assert answer.startswith(b"HTTP/1.1 404 "), answer[:200]
     assert json.loads(answer.split(b"\r\n\r\n")[1])["code"] == "not_found"
+
+
+async def test_a_value_that_is_none_of_the_known_ones_is_answered_with_these(shared_site: Site):
+    asked = await shared_site.request("GET", "/api/transactions?type=payments")
+    assert (asked.status, asked.json["param"]) == (400, "type")
+    assert asked.json["error"].endswith("known are chargeback, payment, refund")
+    sent = await shared_site.process(changed("upi", "upiDetails.flow", "fax"))
+    assert (sent.status, sent.json["param"]) == (400, "upiDetails.flow")
+    assert sent.json["error"].endswith("known are collect, intent, qr")

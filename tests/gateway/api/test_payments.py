@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.storage.sqlite import SqliteStore
-from tests.gateway.api.conftest import CARD, CUSTOMER, GOOD, KEYS, YEAR, Answer, Site, basic, changed
+from tests.gateway.api.conftest import CARD, CUSTOMER, GOOD, KEYS, YEAR, Site, basic, changed, without_ids
 from tests.gateway.doubles import Held
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -73,7 +73,7 @@ async def test_status_and_transaction_tell_the_same_payment(site: Site):
     assert status == paid
     transaction = (await site.request("GET", f"/api/transactions/{paid['transactionID']}")).json["data"]
     assert RFC3339.fullmatch(transaction.pop("updatedAt"))
-    assert transaction == paid | {"type": "payment"}
+    assert transaction == paid | {"type": "payment", "merchantID": "merchant_123", "paymentMethod": "card"}
 
 
 async def test_health_counts_what_is_stored(site: Site):
@@ -143,11 +143,6 @@ async def test_nobody_pays_in_anothers_name(site: Site):
     answer = await site.process(GOOD["card"], key=OTHER)
     assert (answer.status, answer.json["code"], answer.json["param"]) == (403, "wrong_merchant", "merchantID")
     assert await site.totals() == (0, 0)
-
-
-def without_ids(answer: Answer) -> tuple[int, dict[str, str], dict[str, Any]]:
-    headers = {name: value for name, value in answer.headers.items() if name not in ("X-Request-ID", "Date")}
-    return answer.status, headers, answer.json | {"requestID": "..."}
 
 
 async def test_anothers_objects_look_like_objects_that_do_not_exist(site: Site):

@@ -41,8 +41,15 @@ SIDES = {"a": (7, 0), "b": (0, 7)}
 def test_a_capture_moves_the_whole_amount_and_splits_it_between_merchant_and_fees(amount: int, data: st.DataObject):
     fee = data.draw(st.integers(0, amount))
     made = ledger.capture(
-        payment_id="pay_7", provider="upi", merchant_id="m", currency="INR", amount_minor=amount, fee_minor=fee, now_ms=5
+        name="7_capture",
+        subject_id="pay_7",
+        provider="upi",
+        merchant_id="m",
+        currency="INR",
+        amount_minor=amount,
+        fee_minor=fee,
+        now_ms=5,
     )
     balances = {p.account: p.debit_minor - p.credit_minor for p in made.postings}
     assert balances == {"receivable:upi": amount, "payable:m": fee - amount} | ({"fees": -fee} if fee else {})
-    assert (made.id, made.payment_id, made.created_at_ms) == ("ent_7_capture", "pay_7", 5)
+    assert (made.id, made.subject_id, made.created_at_ms) == ("ent_7_capture", "pay_7", 5)

@@ -12,25 +12,24 @@ import pytest
 
 from gateway.api.payments import CustomerInfo, render
 from gateway.config import Recovery
-from gateway.core.payment import Attempt, Event, Method, Payment
-from gateway.flows.payments import Channel, IdempotencyKey, Order, Payments
-from gateway.ports import Delivery, Instrument, Response
+from gateway.core.limits import Calls
+from gateway.core.payment import Attempt, Method, Payment
+from gateway.flows.channels import Channel
+from gateway.flows.disputes import Disputes
+from gateway.flows.idempotency import IdempotencyKey, Turns
+from gateway.flows.operations import Operations
+from gateway.flows.payments import Order, Payments
+from gateway.flows.publishing import Published, Publisher
+from gateway.ports import Instrument, Response
 from gateway.storage import export
 from gateway.storage.sqlite import SqliteStore
 from gateway.vault import Vault
-from tests.gateway.doubles import INSTRUMENTS, CountingIds, ManualClock, ScriptedProvider
+from tests.gateway.doubles import INSTRUMENTS, STEP_PAIRS, CountingIds, ManualClock, ScriptedProvider
 
 METHODS: tuple[Method, ...] = ("card", "upi", "netbanking")
+pytest.register_assert_rewrite("tests.gateway.flows.audited")
+
 ENDPOINTS = {"merchant_123": ["ep_1", "ep_2"]}
-STEPS_ALLOWED = {
-    ("pending", "processing"),
-    ("processing", "completed"),
-    ("processing", "failed"),
-    ("processing", "requires_action"),
-    ("requires_action", "processing"),
-    ("requires_action", "failed"),
-    ("requires_action", "expired"),
-}
 
 
 class Shop:
@@ -47,21 +46,33 @@ class Shop:
 
     def restart(self) -> Payments:
         """A new process over the same database: nothing in memory survives."""
-        self.payments = Payments(
+        self.channels = channels = {
+            method: Channel(provider, 1_500, 200, Calls(512)) for method, provider in self.providers.items()
+        }
+        publisher = Publisher(
             store=self.store,
-            channels={method: Channel(provider, 1_500, 200) for method, provider in self.providers.items()},
-            vault=Vault(bytes(32)),
             clock=self.clock,
-            ids=self._ids,
-            recovery=self.recovery,
-            endpoints_of=ENDPOINTS,
-            announce=self._announce,
+            endpoints_of=lambda merchant_id, _: ENDPOINTS.get(merchant_id, ()),
+            subscribers=(self._hear,),
         )
+        shared: dict[str, Any] = {
+            "store": self.store,
+            "channels": channels,
+            "clock": self.clock,
+            "ids": self._ids,
+            "publisher": publisher,
+            "turns": Turns(),
+        }
+        self.payments = Payments(vault=Vault(bytes(32)), recovery=self.recovery, **shared)
+        self.operations = Operations(recovery=self.recovery, **shared)
+        self.disputes = Disputes(**shared)
         return self.payments
 
-    def _announce(self, payment: Payment, events: Sequence[Event], deliveries: Sequence[Delivery]) -> None:
+    def _hear(self, published: Published) -> None:
         self.stepped.set()
-        self.announced.append((payment.id, [e.type for e in events], [f"{d.endpoint_id}:{d.sequence}" for d in deliveries]))
+        for subject_id in {event.subject_id for event in published.events}:
+            told = [f"{d.endpoint_id}:{d.sequence}" for d in published.deliveries]
+            self.announced.append((subject_id, [event.type for event in published.events], told))
 
     # The merchant
 
@@ -88,7 +99,7 @@ class Shop:
             customer=CustomerInfo(email="a@example.com", phone="+911234567890"),
             metadata={"cart": "7"},
         )
-        return await self.payments.process(order, None if key is None else IdempotencyKey(key, body), render)
+        return await self.payments.process(order, None if key is None else IdempotencyKey(merchant_id, key, body), render)
 
     @staticmethod
     def read(response: Response) -> dict[str, Any]:
@@ -101,10 +112,10 @@ class Shop:
 
     async def callback(self, says: str, reference: str, provider: Method = "upi") -> Payment:
         told = {"reference": reference, "provider": "bank" if provider == "netbanking" else provider, "says": says}
-        return await self.payments.callback(provider, msgspec.json.encode(told))
+        return await self.payments.attempts.callback(provider, msgspec.json.encode(told))
 
     async def resolve(self, payment_id: str) -> tuple[Payment, Attempt]:
-        return await self.payments.resolve(self.payment(payment_id), self.attempt(payment_id))
+        return await self.payments.attempts.resolve(self.payment(payment_id), self.attempt(payment_id))
 
     # The auditor
 
@@ -139,19 +150,30 @@ def _audit(
     event: list[dict[str, Any]],
     entry: Sequence[dict[str, Any]] = (),
     delivery: Sequence[dict[str, Any]] = (),
+    authentication: Sequence[dict[str, Any]] = (),
+    **_others: Any,
 ) -> None:
-    """Everything about one payment; exactly one payment, transaction and attempt."""
+    """Everything about one payment; exactly one payment, with one attempt, or a second one after the first was declined, and a transaction
+    for each thing that moved money."""
     [(status, amount, captured)] = [(p["status"], p["amount"], p["capturedAmount"]) for p in payment]
-    assert [record["status"] for record in transaction] == [status]
-    assert len(attempt) == 1
+    assert [record["status"] for record in transaction if record["type"] == "payment"] == [status]
+    tries = sorted((record["reference"][-2:], record["state"]) for record in attempt)
+    assert [number for number, _ in tries] == ["01", "02"][: len(tries)]
+    assert all(state in ("declined", "reversing", "reversed") for _, state in tries[:-1])
+    assert [record["status"] == "authenticated" for record in authentication] in ([], [len(tries) == 2])
     assert [record["sequence"] for record in event] == list(range(1, len(event) + 1))
-    statuses = ["pending", *(record["type"].removeprefix("payment.") for record in event)]
-    assert set(pairwise(statuses)) <= STEPS_ALLOWED
+    told = [record["type"].removeprefix("payment.") for record in event if record["type"].startswith("payment.")]
+    statuses = ["pending", *told]
+    assert set(pairwise(statuses)) <= STEP_PAIRS
     assert statuses[-1] == status
-    assert len(entry) == (status == "completed")
-    assert captured == (amount if entry else 0)
+    taken = 0
     for booked in entry:
-        assert sum(p["debit"] for p in booked["postings"]) == sum(p["credit"] for p in booked["postings"]) == amount
+        postings = booked["postings"]
+        assert sum(p["debit"] for p in postings) == sum(p["credit"] for p in postings) > 0
+        if booked["entryID"].startswith("ent_cap_") or booked["entryID"].endswith("_capture"):
+            taken += sum(p["debit"] for p in postings)
+    assert captured == taken <= amount
+    assert bool(taken) == (status in ("completed", "partially_captured"))
     published = {(endpoint, e["sequence"]) for e in event if e["published"] for endpoint in ENDPOINTS["merchant_123"]}
     assert {(record["endpointID"], record["sequence"]) for record in delivery} == published
 

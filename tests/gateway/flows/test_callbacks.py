@@ -76,7 +76,7 @@ async def test_a_callback_ends_what_was_unknown(shop: Shop):
 
 async def refused(shop: Shop, status: int, provider: Method, body: bytes) -> None:
     with pytest.raises(CallerError) as caught:
-        await shop.payments.callback(provider, body)
+        await shop.payments.attempts.callback(provider, body)
     assert caught.value.status == status
 
 

@@ -5,10 +5,11 @@ import asyncio
 import pytest
 import structlog
 
+from gateway.api.payments import render
 from gateway.config import Recovery
 from gateway.core.outcome import Outcome
 from gateway.core.payment import Method
-from gateway.flows.payments import CLAIM_LIFETIME_MS
+from gateway.flows.idempotency import CLAIM_LIFETIME_MS
 from gateway.workers import Purger, Recoverer
 from tests.gateway.doubles import NOW_MS, OUTCOMES, PATIENCE_S, Held, intent
 from tests.gateway.flows.conftest import METHODS, Shop
@@ -83,6 +84,26 @@ async def test_a_success_after_the_payment_failed_is_reversed_and_not_revived(sh
     assert (payment.failure_reason, payment.decline_code) == ("insufficient_funds", "51")
 
 
+@pytest.mark.parametrize(("status", "state"), [("requires_action", "succeeded"), ("failed", "manual_review")])
+async def test_a_reversal_that_comes_too_late_completes_what_waits_and_leaves_the_rest_to_a_person(
+    shop: Shop, status: str, state: str
+):
+    payment_id = await pending(shop)
+    reference = shop.attempt(payment_id).reference
+    if status == "failed":
+        await shop.callback("Declined", reference)
+        await shop.callback("Approved", reference)
+    shop.providers["upi"].will("reverse", OUTCOMES["Irreversible"])
+    if status == "requires_action":
+        await shop.payments.void("merchant_123", payment_id, None, render)
+    else:
+        await shop.resolve(payment_id)
+    payment, attempt = shop.payment(payment_id), shop.attempt(payment_id)
+    taken = state == "succeeded"
+    assert (payment.status, payment.captured_minor) == (("completed", 1000) if taken else ("failed", 0))
+    assert (attempt.state, attempt.due_at_ms, payment.ending) == (state, None, None)
+
+
 async def test_a_success_that_is_taken_back_goes_to_a_person_and_leaves_the_books(shop: Shop):
     payment_id = await pending(shop)
     reference = shop.attempt(payment_id).reference
@@ -138,11 +159,12 @@ async def test_what_no_inquiry_can_tell_is_given_up_to_a_person(shop: Shop, foun
     assert shop.providers["card"].calls == ["create", "inquire", "inquire"]
 
 
-async def test_a_reversal_nobody_answers_is_given_up_to_a_person(shop: Shop):
+@pytest.mark.parametrize("found", ["Unknown", "Approved", "Pending"])
+async def test_a_reversal_that_is_never_acknowledged_is_given_up_to_a_person(shop: Shop, found: str):
     give_up_after_the_second_try(shop)
     payment_id = await unknown(shop)
     shop.providers["card"].will("inquire", OUTCOMES["NotFound"])
-    shop.providers["card"].will("reverse", OUTCOMES["Unknown"], OUTCOMES["Unknown"])
+    shop.providers["card"].will("reverse", OUTCOMES[found], OUTCOMES[found])
     assert (await shop.resolve(payment_id))[1].state == "reversing"
     shop.clock.advance(shop.recovery.give_up_after_ms + 1)
     assert (await shop.resolve(payment_id))[1].state == "manual_review"
@@ -194,15 +216,23 @@ async def test_a_final_attempt_is_not_asked_about(shop: Shop, state: str):
     assert payment is not None
     attempt = intent(attempt={"state": state, "due_at_ms": None}).attempt
     assert attempt is not None
-    assert await shop.payments.resolve(payment, attempt) == (payment, attempt)
+    assert await shop.payments.attempts.resolve(payment, attempt) == (payment, attempt)
     assert shop.providers["card"].calls == []
 
 
 # The worker
 
 
-def recoverer(shop: Shop) -> Recoverer:
-    return Recoverer("card", store=shop.store, payments=shop.payments, clock=shop.clock, config=shop.recovery)
+def recoverer(shop: Shop, provider: Method = "card") -> Recoverer:
+    return Recoverer(
+        provider,
+        store=shop.store,
+        payments=shop.payments,
+        operations=shop.operations,
+        disputes=shop.disputes,
+        clock=shop.clock,
+        config=shop.recovery,
+    )
 
 
 async def test_the_worker_asks_about_what_is_due_and_leaves_the_rest(shop: Shop):
@@ -258,8 +288,7 @@ async def test_the_worker_outlives_a_round_that_fails(shop: Shop):
 async def test_a_worker_asks_its_own_provider_only(shop: Shop):
     await unknown(shop)
     shop.clock.advance(shop.recovery.unknown_after_ms)
-    worker = Recoverer("upi", store=shop.store, payments=shop.payments, clock=shop.clock, config=shop.recovery)
-    assert await worker.run_once() == 0
+    assert await recoverer(shop, "upi").run_once() == 0
     assert shop.providers["card"].calls == ["create"]
 
 
@@ -267,7 +296,8 @@ async def test_what_was_found_due_is_read_again_before_it_is_asked_about(shop: S
     payment_id = await pending(shop)
     stale = shop.attempt(payment_id)
     await shop.callback("Approved", stale.reference)
-    payment, attempt = await shop.payments.recover(stale)
+    await shop.payments.attempts.recover(stale)
+    payment, attempt = shop.payment(stale.payment_id), shop.attempt(stale.payment_id)
     assert (payment.status, attempt.state) == ("completed", "succeeded")
     assert shop.providers["upi"].calls == ["create"]
 

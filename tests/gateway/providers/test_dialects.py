@@ -36,7 +36,7 @@ def encoded(method: Method, instrument: Instrument) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("method", "instrument", "expected"),
     [
-        ("card", INSTRUMENTS["card"], {"card": CARD | {"holderName": "A Person"}}),
+        ("card", INSTRUMENTS["card"], {"card": CARD | {"holderName": "A Person"}, "disputeURL": URL}),
         ("upi", INSTRUMENTS["upi"], {"flow": "collect", "vpa": "success@upi", **LATER}),
         ("upi", Instrument(upi_flow="qr"), {"flow": "qr", **LATER}),
         (
@@ -57,7 +57,13 @@ def test_a_card_without_a_holder_name_has_none():
     card = INSTRUMENTS["card"].card
     assert card is not None
     nameless = Instrument(card=msgspec.structs.replace(card, holder_name=None))
-    assert encoded("card", nameless) == COMMON | {"card": CARD}
+    assert encoded("card", nameless) == COMMON | {"card": CARD, "disputeURL": URL}
+
+
+def test_a_card_that_is_captured_by_hand_says_so():
+    payment = make_payment(capture_method="manual")
+    body = CardDialect().encode(payment, make_attempt(payment), INSTRUMENTS["card"], URL)
+    assert json.loads(body)["capture"] == "manual"
 
 
 @pytest.mark.parametrize(

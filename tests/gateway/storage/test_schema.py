@@ -16,7 +16,7 @@ from gateway.core.errors import DatabaseLocked, SchemaTooNew, StoreError, VaultE
 from gateway.ports import Done
 from gateway.storage import export, schema, sqlite
 from gateway.storage.sqlite import SqliteStore
-from tests.gateway.doubles import KEY_ID, intent
+from tests.gateway.doubles import KEY_ID, NOW_MS, intent
 
 HOLDER = """
 import sys
@@ -82,8 +82,10 @@ async def test_a_newer_schema_is_refused_and_left_alone(path: Path):
     with closing(apsw.Connection(str(path))) as database:
         database.execute(f"PRAGMA user_version={len(schema.MIGRATIONS) + 1}")
     before = path.read_bytes()
+    known = len(schema.MIGRATIONS)
     with pytest.raises(
-        SchemaTooNew, match=r"gateway\.db: written by a newer paydrome \(schema 2, .* up to 1\); upgrade paydrome"
+        SchemaTooNew,
+        match=rf"gateway\.db: written by a newer paydrome \(schema {known + 1}, .* up to {known}\); upgrade paydrome",
     ):
         await open_and_close(path)
     assert path.read_bytes() == before
@@ -111,7 +113,7 @@ async def test_a_refused_file_is_not_kept_locked(path: Path, spoil: str):
     with closing(apsw.Connection(str(path))) as database:
         (kept,) = database.execute("PRAGMA application_id" if spoil == "foreign" else "PRAGMA user_version").fetchone()
         if spoil != "key":
-            database.execute("PRAGMA application_id=1" if spoil == "foreign" else "PRAGMA user_version=9")
+            database.execute("PRAGMA application_id=1" if spoil == "foreign" else "PRAGMA user_version=99")
     with pytest.raises((StoreError, VaultError)):
         await open_and_close(path, key_id="another" if spoil == "key" else KEY_ID)
     with closing(apsw.Connection(str(path))) as database:
@@ -158,6 +160,19 @@ async def test_a_commit_waits_for_somebody_elses_transaction_and_the_loop_goes_o
         assert not waiting.done()
         other.execute("COMMIT")
     assert await waiting == Done()
+    await store.close()
+
+
+async def test_maintenance_waits_for_another_programs_transaction(path: Path):
+    store = SqliteStore.open(path, vault_key_id=KEY_ID)
+    await store.commit(intent(1))
+    with closing(apsw.Connection(str(path))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waking = asyncio.create_task(store.wake_intents(NOW_MS))
+        await store.read(lambda connection: None)
+        assert not waking.done()
+        other.execute("COMMIT")
+    assert await waking == 1
     await store.close()
 
 
