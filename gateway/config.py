@@ -17,6 +17,7 @@ from gateway.core.errors import ConfigError
 from gateway.outbound import http_url_fault
 
 Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)")]
+RESERVED_IDS = frozenset({"system", "operator"})
 Positive = Annotated[float, Meta(gt=0)]
 # Scheme, host in lower case, and a port that is not the scheme's own: nothing after that, and no wildcards.
 _ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]{1,255}")
@@ -191,6 +192,8 @@ def _check(config: Config) -> None:
     merchants = {merchant.id for merchant in config.merchants}
     if len(merchants) != len(config.merchants) or len({m.key for m in config.merchants}) != len(config.merchants):
         raise ValueError("merchants: ids and keys must be unique")
+    if reserved := merchants & RESERVED_IDS:
+        raise ValueError(f"merchants: the id {min(reserved)} is taken: breaks of reconciliation are resolved in that name")
     if config.operator_key in {merchant.key for merchant in config.merchants}:
         raise ValueError("operator_key: must differ from the merchants' keys")
     if len({endpoint.id for endpoint in config.webhook_endpoints}) != len(config.webhook_endpoints):

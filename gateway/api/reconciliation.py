@@ -12,7 +12,7 @@ from msgspec import Meta
 from gateway.api import idempotency, wire
 from gateway.api.keys import Keys
 from gateway.api.routing import Route
-from gateway.core.errors import CallerError
+from gateway.core.errors import CallerError, StoreFull
 from gateway.core.payment import Method
 from gateway.core.reconciliation import FileFormat, Run, RunState
 from gateway.flows.reconciliation import Ask, Reconciliation
@@ -192,11 +192,13 @@ async def _receive(request: web.Request, file: BinaryIO) -> bytes:
                 raise CallerError(413, "request_too_large", f"the file is larger than {FILE_BYTES_MAX} bytes")
             digest.update(chunk)
             file.write(chunk)
+        file.seek(0)
     except TimeoutError as error:
         raise CallerError(408, "request_timeout", f"nothing came for {UPLOAD_PAUSE_S_MAX:g} s") from error
     except (web.RequestPayloadError, ConnectionError) as error:
         raise CallerError(400, "invalid_request", "the body breaks off, or is not what its headers say") from error
-    file.seek(0)
+    except OSError as error:
+        raise StoreFull(f"an upload cannot be kept: {error.strerror}") from error
     return digest.digest()
 
 

@@ -1,13 +1,14 @@
 """What a reconciliation found and somebody has to look at: pure.
 
     open <--> resolved by `system`    it explains itself; it opens again if it is there again
-      '-----> resolved by a person    stays so
+      '-----> resolved by a person    stays so, as long as the file says the same or all is well
 
 A break has an id that follows from what it is about. So the same file again finds the same breaks: those that are still there stay,
 those that are gone close by themselves, those that somebody resolved stay resolved.
 """
 
 import hashlib
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -124,7 +125,7 @@ def merged(before: Break | None, found: Break) -> Break:
     """The break as it is after it was found once more; `before` itself where nothing has changed."""
     if before is None:
         return found
-    if found.kind == "missing_in_provider" and before.found_date is not None:
+    if found.kind == "missing_in_provider" and before.found_date not in (None, found.date):
         return before  # the file of another day had it
     if found.kind in ("missing_in_gateway", "duplicate") and before.found_date is not None:
         return before  # taken back in the file of another day
@@ -134,7 +135,12 @@ def merged(before: Break | None, found: Break) -> Break:
         found.actual_fee_minor,
         found.expected_fee_minor,
     )
-    by_hand = before.status == "resolved" and before.resolved_by != SYSTEM
+    told = (before.kind, before.actual_minor, before.actual_fee_minor) == (
+        found.kind,
+        found.actual_minor,
+        found.actual_fee_minor,
+    )
+    by_hand = before.status == "resolved" and before.resolved_by != SYSTEM and (told or found.status == "resolved")
     status: Status = "resolved" if by_hand else found.status
     if same and status == before.status:
         return before
@@ -143,7 +149,7 @@ def merged(before: Break | None, found: Break) -> Break:
     kept = replace(
         found,
         created_at_ms=before.created_at_ms,
-        date=before.date,
+        date=found.date if found.kind == "missing_in_provider" else before.date,
         history=before.history,
         status=status,
         resolved_by=resolved_by,
@@ -155,6 +161,15 @@ def explained(before: Break, *, note: str, found_date: str | None, now_ms: int) 
     """An open break that closes by itself."""
     closed = replace(before, status="resolved", resolved_by=SYSTEM, found_date=found_date, updated_at_ms=now_ms)
     return _noted(closed, SYSTEM, note, now_ms)
+
+
+def missed_again(before: Break, *, now_ms: int) -> Break:
+    """A break whose movement was found in the file of another day, which has it no more."""
+    file_had: dict[str, Any] = {"actual_minor": None, "actual_fee_minor": None, "expected_fee_minor": None, "found_date": None}
+    missed = replace(
+        before, kind="missing_in_provider", status="open", resolved_by=None, provider_id=None, updated_at_ms=now_ms, **file_had
+    )
+    return _noted(missed, SYSTEM, f"no longer in the file of {before.found_date}", now_ms)
 
 
 def resolve(before: Break, *, by: str, note: str, now_ms: int) -> Break:

@@ -27,14 +27,18 @@ BREAKS_MAX = 10_000  # of a run: more are not worked one by one, but are the wro
 
 
 class Explained(msgspec.Struct, frozen=True):
-    """A break of another day that closes by itself."""
+    """A break of another day that closes by itself. `carried`: with the movement that it was about, or that explains it; both are written
+    at once, as neither would be found again without the other."""
 
     break_id: str
     note: str
     found_date: str
+    carried: Carried | None = None
 
 
 class Found(msgspec.Struct, frozen=True):
+    """`carried` are those that explain no break."""
+
     tally: Tally
     breaks: list[Break]
     explained: list[Explained]
@@ -87,8 +91,7 @@ class Comparison:
         match verdict:
             case Carried():
                 used.add(verdict.entry_id)
-                self._carried.append(verdict)
-                self._close_missed(row, verdict.entry_id)
+                self._carry(row, verdict)
                 return True
             case Finding():
                 if verdict.booked is not None:
@@ -98,11 +101,13 @@ class Comparison:
             case None:
                 return self._stray(row, number)
 
-    def _close_missed(self, row: Row, entry_id: str) -> None:
+    def _carry(self, row: Row, carried: Carried) -> None:
         for one in storage.breaks_about(self._connection, self._rules.provider, row.reference):
-            if one.entry_id == entry_id and one.status == "open":
+            if one.entry_id == carried.entry_id and one.status == "open":
                 day = self._rules.date
-                self._explained.append(Explained(one.id, f"in the file of {day}", day))
+                self._explained.append(Explained(one.id, f"in the file of {day}", day, carried))
+                return  # a movement has one break
+        self._carried.append(carried)
 
     def _stray(self, row: Row, number: int) -> bool:
         """A row without a movement of ours."""
@@ -127,8 +132,8 @@ class Comparison:
         """Whether another day explains a movement that the file does not have."""
         rules = self._rules
         for one in self._open_rows(booked.reference, booked.subject, booked.currency, booked.amount_minor):
-            self._explained.append(Explained(one.id, f"booked on {date_of(booked.at_ms)}", one.date))
-            self._carried.append(Carried(booked.entry_id, rules.provider, one.date))
+            carried = Carried(booked.entry_id, rules.provider, one.date)
+            self._explained.append(Explained(one.id, f"booked on {date_of(booked.at_ms)}", one.date, carried))
             return True
         tomorrow = date_of(rules.start_ms + DAY_MS)
         if booked.at_ms >= rules.end_ms - BOUNDARY_MS:

@@ -99,8 +99,10 @@ class Disbursements:
         deadline_s = self._timeout_ms / 1000
         outcome: Outcome | NotFound = await self._bank.inquire(payout, deadline_s=deadline_s)
         if isinstance(outcome, NotFound):
-            if settlement.state == "completed":
-                outcome = Unknown("the bank does not know a payout that it completed")
+            if (fresh := self._settlement(due.id)).version != settlement.version:
+                return fresh  # the bank's word came meanwhile: of a payout that has failed nothing is ordered any more
+            if settlement.provider_id is not None:
+                outcome = Unknown("the bank does not know a payout that it took")  # it may have paid: not ordered again
             else:
                 outcome = await self._bank.order(payout, deadline_s=deadline_s)
         after = await self._learn(settlement, payout.reference, outcome)

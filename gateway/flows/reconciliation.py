@@ -20,7 +20,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from gateway.core.breaks import Break, Reconciled, explained, merged, resolve
+from gateway.core.breaks import Break, Reconciled, explained, merged, missed_again, resolve
 from gateway.core.errors import CallerError, FileRefused, GatewayError, StoreError, invalid, not_found
 from gateway.core.payment import Method
 from gateway.core.reconciliation import KINDS, FileFormat, Rules, Run, date_of
@@ -266,14 +266,23 @@ class Reconciliation:
             return after
 
     async def _close(self, run: Run, found: Found, covered: set[str] | None) -> None:
-        """Closes what this run explains: breaks of other days, and those of this file that are no longer so."""
-        still = {one.id for one in found.breaks}
+        """Closes what this run explains: breaks of other days, and those of this file that are no longer so. What only this file had, and
+        has no more, is missed again."""
+        still = {one.id for one in found.breaks} | {one.break_id for one in found.explained}
         async with self._writing:
-            open_now = await self._store.read(lambda connection: storage.breaks_of_file(connection, run.provider, run.date))
+            of_file = await self._store.read(lambda connection: storage.breaks_of_file(connection, run.provider, run.date))
+            unseen = [one for one in of_file if one.id not in still and (covered is None or one.currency in covered)]
+            found_here = [one for one in unseen if one.entry_id is not None and one.found_date is not None]
+            missed = await self._store.read(lambda connection: storage.of_other_days(connection, found_here, run.date))
+            missed_ids = {one.id for one in missed}
+            for start in range(0, len(missed), BREAKS_PER_COMMIT):
+                now_ms = self._clock.now_ms()
+                again = tuple(missed_again(one, now_ms=now_ms) for one in missed[start : start + BREAKS_PER_COMMIT])
+                await self._store.commit(Commit(reconciled=Reconciled(breaks=again)))
             gone = [
                 Explained(one.id, "no longer so when the day was reconciled again", one.found_date or run.date)
-                for one in open_now
-                if one.id not in still and (covered is None or one.currency in covered)
+                for one in unseen
+                if one.id not in missed_ids
             ]
             todo = [*found.explained, *gone]
             for start in range(0, len(todo), BREAKS_PER_COMMIT):
@@ -287,7 +296,8 @@ class Reconciliation:
             for one, why in zip(before, todo, strict=True)
             if one is not None and one.status == "open"
         )
-        return Commit(reconciled=Reconciled(breaks=after))
+        carried = tuple(why.carried for why in todo if why.carried is not None)
+        return Commit(reconciled=Reconciled(breaks=after, carried=carried))
 
     # Resolve
 

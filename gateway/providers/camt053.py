@@ -162,7 +162,9 @@ class _Parser(DefusedExpatParser):  # type: ignore[misc]  # untyped
         one = self._statement
         if "code" not in one or "amount" not in one or "direction" not in one:
             raise FileRefused(f"{self._where()}: without Tp, Amt or CdtDbtInd")
-        one["balances"].setdefault(one.pop("code"), one.pop("amount") * one.pop("direction"))
+        code, amount = one.pop("code"), one.pop("amount") * one.pop("direction")
+        if code in _OPENING + _CLOSING:
+            one["balances"].setdefault(code, amount)
 
     def end_statement(self) -> None:
         balances, total = self._statement["balances"], self._statement["sum"]

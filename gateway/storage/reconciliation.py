@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.core.breaks import Break, Note
 from gateway.core.payment import Method
-from gateway.core.reconciliation import Booked, Carried, Kind, Known, Row, Rules, Run, Status, date_of
+from gateway.core.reconciliation import Booked, Carried, Kind, Known, Row, Rules, Run, Status, date_of, start_ms
 from gateway.storage import rows
 
 WRITE_RUN = "INSERT OR REPLACE INTO reconciliations VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -97,9 +97,21 @@ def break_by_id(connection: apsw.Connection, break_id: str) -> Break | None:
 
 
 def breaks_of_file(connection: apsw.Connection, provider: Method, date: str) -> list[Break]:
-    """The open ones that were seen in, or missed from, the file of a day."""
-    sql = "SELECT * FROM breaks WHERE provider=? AND ifnull(found_date, date)=? AND status='open'"
+    """Those that were seen in, or missed from, the file of a day: the open ones, and what is closed only because that file has it."""
+    sql = (
+        "SELECT * FROM breaks WHERE provider=? AND ifnull(found_date, date)=?"
+        " AND (status='open' OR (kind='late' AND resolved_by='system'))"
+    )
     return [break_(row) for row in connection.execute(sql, (provider, date)).fetchall()]
+
+
+def of_other_days(connection: apsw.Connection, found: list[Break], date: str) -> list[Break]:
+    """Those whose movement belongs into the file of a day before `date`."""
+    sql = (
+        "SELECT created_at_ms<? AND NOT EXISTS (SELECT 1 FROM carried WHERE entry_id=p.entry_id AND date=?)"
+        " FROM postings p WHERE entry_id=? LIMIT 1"
+    )
+    return [one for one in found if connection.execute(sql, (start_ms(date), date, one.entry_id)).get]
 
 
 def breaks_about(connection: apsw.Connection, provider: Method, reference: str) -> list[Break]:

@@ -99,6 +99,8 @@ def test_toml_says_the_same(tmp_path: Path):
         ({"public_url": "http://a:eighty"}, "public_url: expected"),
         ({"public_url": "http://[::1"}, "public_url: expected"),
         ({"merchants": [GOOD["merchants"][0]] * 2}, "merchants: ids and keys must be unique"),
+        ({"merchants": [MERCHANT | {"id": "system"}]}, "merchants: the id system is taken"),
+        ({"merchants": [MERCHANT | {"id": "operator"}]}, "merchants: the id operator is taken"),
         ({"operator_key": "sk_test_m1"}, "operator_key: must differ from the merchants' keys"),
         (
             {"providers": GOOD["providers"] | {"card": {"url": "http://x", "settlement_url": "ftp://x"}}},

@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import tempfile
 import time
 from typing import Any
 
 import pytest
 
 from gateway.app import Gateway
-from gateway.core.reconciliation import date_of
+from gateway.core.errors import StoreError
+from gateway.core.reconciliation import KINDS, date_of
+from gateway.flows import comparing
 from gateway.flows import reconciliation as flow
+from gateway.ports import Commit
 from gateway.providers.settlement_files import COLUMNS
+from gateway.storage.sqlite import SqliteStore
 from tests.gateway.api.conftest import GOOD, KEYS, OPERATOR_KEY, Answer, Site, running_site
 from tests.gateway.doubles import PATIENCE_S
 
@@ -111,6 +116,60 @@ async def test_the_same_file_again_changes_no_break(site):
     assert await breaks(site) == before
 
 
+async def test_a_run_that_breaks_off_while_it_writes_explains_the_same_when_done_again(site, monkeypatch):
+    monkeypatch.setattr(comparing, "BOUNDARY_MS", 0)
+    reference = await charge(site)
+    await upload(site, file())
+    [missed] = await breaks(site, "kind=missing_in_provider&status=open")
+    midnight_ms = AT_MS - AT_MS % 86_400_000
+    yesterday = file(line(reference, 1000).replace(str(AT_MS), str(midnight_ms - 1)))
+    day = date_of(midnight_ms - 1)
+    commit, full = SqliteStore.commit, "the disk is full"
+
+    async def refuse_breaks(store: SqliteStore, told: Commit) -> Any:
+        if told.reconciled is not None and told.reconciled.breaks:
+            raise StoreError(full)
+        return await commit(store, told)
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(SqliteStore, "commit", refuse_breaks)
+        assert (await upload(site, yesterday, date=day)).json["data"]["status"] == "failed"
+    done = await upload(site, yesterday, date=day)
+    assert (done.json["data"]["status"], done.json["data"]["matched"]) == ("completed", 1)
+    explained = (await get(site, f"breaks/{missed['breakID']}")).json["data"]
+    assert (explained["status"], explained["resolvedBy"], explained["foundDate"]) == ("resolved", "system", day)
+
+
+@pytest.mark.parametrize("amount", [1000, 1001])
+async def test_what_a_corrected_file_has_no_more_is_missed_again(site, monkeypatch, amount: int):
+    monkeypatch.setattr(comparing, "BOUNDARY_MS", 0)
+    reference = await charge(site)
+    await upload(site, file())
+    [missed] = await breaks(site)
+    tomorrow = date_of(AT_MS + 86_400_000)
+    monkeypatch.setattr(flow, "date_of", lambda _: tomorrow)
+    late = await upload(site, file(line(reference, amount)), date=tomorrow)
+    assert late.json["data"]["breaks"] | {"late": 0, "amount_mismatch": 0} == dict.fromkeys(KINDS, 0)
+    [found] = await breaks(site)
+    assert (found["breakID"], found["foundDate"]) == (missed["breakID"], tomorrow)
+    assert (found["kind"], found["status"]) == (("late", "resolved") if amount == 1000 else ("amount_mismatch", "open"))
+    await upload(site, file(), date=tomorrow)
+    [again] = await breaks(site)
+    assert (again["kind"], again["status"], again["date"]) == ("missing_in_provider", "open", TODAY)
+    assert again.keys() & {"foundDate", "actualAmount"} == set()
+    await upload(site, file(line(reference, 1000)))
+    assert await breaks(site, "status=open") == []
+
+
+async def test_a_late_row_whose_time_is_corrected_is_not_missed(site):
+    reference = await charge(site)
+    late = await upload(site, file(line(reference, 1000).replace(str(AT_MS), str(AT_MS - 86_400_000))))
+    assert late.json["data"]["breaks"]["late"] == 1
+    done = await upload(site, file(line(reference, 1000)))
+    assert done.json["data"]["matched"] == 1
+    assert await breaks(site, "status=open") == []
+
+
 async def test_merchants_see_and_resolve_their_own_breaks_and_nothing_else(site):
     own = await charge(site)
     await upload(site, file(line(own, 1001), line("att_x", 5, "nobody"), line("att_y", 6, "merchant_2")))
@@ -206,6 +265,14 @@ async def test_files_that_are_not_sent_as_such_are_refused(shared_site):
     path = f"/api/reconciliation/upload?provider=card&date={TODAY}"
     for headers in ({"Content-Type": "application/json"}, CSV | {"Content-Encoding": "gzip"}):
         assert (await shared_site.request("POST", path, key=OPERATOR_KEY, data=b"x", headers=headers)).status == 415
+
+
+async def test_an_upload_that_the_disk_has_no_room_for_may_come_again(site, monkeypatch):
+    with monkeypatch.context() as full:
+        full.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b", buffering=0))  # noqa: SIM115, PTH123
+        answer = await upload(site, file(line("att_x", 5)))
+    assert (answer.status, "Retry-After" in answer.headers) == (503, True), answer.body
+    assert (await upload(site, file(line("att_x", 5)))).status == 201
 
 
 async def test_a_provider_without_files_has_to_be_uploaded_and_one_that_has_none_fails_the_run(site):

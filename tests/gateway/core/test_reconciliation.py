@@ -150,6 +150,13 @@ def test_a_break_resolved_by_a_person_stays_resolved():
     assert (refused.value.status, refused.value.code) == (409, "already_resolved")
 
 
+def test_a_break_resolved_by_a_person_opens_again_if_the_file_says_something_else():
+    by_hand = resolve(a_break(), by="merchant_123", note="paid by cheque", now_ms=2)
+    again = merged(by_hand, a_break("amount_mismatch"))
+    assert (again.kind, again.status, again.resolved_by) == ("amount_mismatch", "open", None)
+    assert [note.note for note in again.history] == ["found", "paid by cheque", "now amount_mismatch"]
+
+
 def test_a_break_that_closed_by_itself_opens_again_if_it_is_there_again():
     closed = explained(a_break(), note="gone", found_date=None, now_ms=2)
     again = merged(closed, a_break())

@@ -51,6 +51,31 @@ async def test_an_order_that_never_arrived_is_sent_again_under_its_reference(tre
     await treasury.disbursements.callback("netbanking", treasury.bank.now("completed"))
 
 
+async def test_a_payout_that_the_bank_took_and_forgot_is_not_ordered_again(treasury: Treasury):
+    assert (await treasury.one(DAY)).state == "processing"
+    taken, treasury.bank.payouts = treasury.bank.payouts, {}
+    assert (await recovered(treasury)).state == "unknown"
+    assert treasury.bank.calls == ["order", "inquire"]
+    treasury.bank.payouts = taken
+    await treasury.disbursements.callback("netbanking", treasury.bank.now("completed"))
+
+
+async def test_a_payout_that_failed_while_it_was_asked_about_is_not_ordered_again_in_its_old_name(treasury: Treasury):
+    treasury.bank.after.append(LOST)
+    treasury.bank.becomes = "failed"
+    assert (await treasury.one(DAY)).state == "unknown"
+
+    async def tell_and_forget() -> None:
+        """The word comes, and whoever answers inquiries does not know it yet."""
+        await treasury.disbursements.callback("netbanking", treasury.bank.now("failed"))
+        treasury.bank.payouts.clear()
+
+    treasury.bank.before.append(tell_and_forget)
+    assert (await recovered(treasury)).state == "failed"
+    assert treasury.bank.calls == ["order", "inquire"]
+    assert treasury.bank.payouts == {}
+
+
 async def test_an_answer_that_was_lost_is_found_by_inquiry(treasury: Treasury):
     treasury.bank.becomes = "completed"
     treasury.bank.after.append(LOST)

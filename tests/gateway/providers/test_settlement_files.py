@@ -243,3 +243,23 @@ def test_what_never_ends_is_refused_in_bounded_memory(again, inside):
         assert tracemalloc.get_traced_memory()[1] < 4_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_balances_of_kinds_that_do_not_count_are_not_kept():
+    kinds = 6_000  # of 1 kB each
+    tail = CAMT[CAMT.index("<Bal>") :]
+    amount = '<Amt Ccy="INR">1.00</Amt><CdtDbtInd>CRDT</CdtDbtInd>'
+    pieces = iter([CAMT[: CAMT.index("<Bal>")].encode()])
+    more = (f"<Bal><Tp><CdOrPrtry><Cd>{number:01000}</Cd></CdOrPrtry></Tp>{amount}</Bal>".encode() for number in range(kinds))
+
+    class Balances(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            return next(pieces, b"") or next(more, b"") or next(ending, b"")
+
+    ending = iter([tail.encode()])
+    tracemalloc.start()
+    try:
+        assert read_camt(Balances()) == read_camt(CAMT.encode())
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
