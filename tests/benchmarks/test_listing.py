@@ -1,7 +1,7 @@
 """A page of transactions by cursor among a million: the first beside the thousandth, turn by turn.
 
-`make bench` measures and judges; `make test` leaves it out, since a million rows take seconds to make, and test_listing.py of the storage
-counts SQLite's steps instead.
+`make bench` measures and judges; `make test` walks the same thousand pages through the fewest payments that fill them and judges nothing,
+since a million rows take seconds to make: there test_listing.py of the storage counts SQLite's steps.
 """
 
 import time
@@ -10,13 +10,12 @@ from statistics import median
 from typing import Any
 
 import apsw
-import pytest
 
 from gateway.storage import listing, schema
 from gateway.storage.listing import Filter, Position
 
 PAYMENTS = 1_000_000
-PAGES = 1_000
+PAGES, PAGE_SIZE = 1_000, 20
 ROUNDS = 300  # of both pages, so that the machine's moods hit both
 RATIO_MAX = 1.5
 
@@ -39,40 +38,40 @@ SELECT 'dsp_' || substr(id, 5), id, method, id, merchant_id, 'fraudulent', 'lost
 """
 
 
-def filled(path: Path) -> apsw.Connection:
+def filled(path: Path, payments: int) -> apsw.Connection:
     connection = schema.connect(path, read_only=False)
     schema.migrate(connection, path)
     connection.execute("PRAGMA synchronous=OFF")
-    connection.execute(f"BEGIN; {FILL} COMMIT", {"count": PAYMENTS})
+    connection.execute(f"BEGIN; {FILL} COMMIT", {"count": payments})
     return connection
 
 
 def timed_us(connection: apsw.Connection, asked: Filter, position: Position | None) -> float:
     start = time.perf_counter()
-    page = listing.after(connection, asked, position, 20)
+    page = listing.after(connection, asked, position, PAGE_SIZE)
     elapsed = time.perf_counter() - start
-    assert len(page.transactions) == 20
+    assert len(page.transactions) == PAGE_SIZE
     return elapsed * 1e6
 
 
 def test_the_thousandth_page_takes_as_long_as_the_first(benchmark: Any, tmp_path: Path) -> None:
-    if benchmark.disabled:
-        pytest.skip("a million rows: make bench")
-    connection, asked = filled(tmp_path / "listing.db"), Filter(merchant_id="merchant_123")
+    judged = not benchmark.disabled
+    payments, rounds = (PAYMENTS, ROUNDS) if judged else (PAGES * PAGE_SIZE, 1)
+    connection, asked = filled(tmp_path / "listing.db", payments), Filter(merchant_id="merchant_123")
     position = None
     for _ in range(PAGES - 1):
-        position = listing.after(connection, asked, position, 20).next
+        position = listing.after(connection, asked, position, PAGE_SIZE).next
     first_us, last_us = [], []
 
     def both() -> None:
         first_us.append(timed_us(connection, asked, None))
         last_us.append(timed_us(connection, asked, position))
 
-    benchmark.pedantic(both, rounds=ROUNDS)
+    benchmark.pedantic(both, rounds=rounds)
     connection.close()
     ratio = median(last_us) / median(first_us)
     print(
-        f"\nPage 1 of {PAYMENTS} payments in {median(first_us):.0f} us, page {PAGES} in {median(last_us):.0f} us: ratio {ratio:.2f},"
+        f"\nPage 1 of {payments} payments in {median(first_us):.0f} us, page {PAGES} in {median(last_us):.0f} us: ratio {ratio:.2f},"
         f" goal at most {RATIO_MAX:.2f}: {'met' if ratio <= RATIO_MAX else 'MISSED'}"
     )
-    assert ratio <= RATIO_MAX
+    assert not judged or ratio <= RATIO_MAX

@@ -1,12 +1,14 @@
-"""A small server that answers payments, run as a process of its own by test_generator.py. It prints its port.
+"""Small servers that answer payments, run in a process of their own by test_generator.py. Each line of options that comes in opens one
+more of them, and its port goes out.
 
-It honours idempotency keys, and takes voids and refunds. With `--stall-at N --stall-s S` it stands still when request N comes in; with
+They honour idempotency keys, and take voids and refunds. With `--stall-at N --stall-s S` all stand still when request N comes in; with
 `--misbehave` payment i of a run gets the answer i % 8 of ANSWERS; with `--refuse` or `--redirect` every one gets that. `GET /seen` tells
-what it saw.
+what one saw.
 """
 
 import argparse
 import asyncio
+import sys
 import time
 from typing import Any
 
@@ -90,7 +92,7 @@ def _answer(status: int, body: bytes) -> web.Response:
     return web.Response(status=status, body=body, content_type="application/json")
 
 
-async def main(options: argparse.Namespace) -> None:
+async def opened(options: argparse.Namespace) -> web.AppRunner:
     gateway, app = Gateway(options), web.Application()
     app.router.add_post("/api/payments/process", gateway.process)
     app.router.add_post("/api/payments/{paymentID}/void", gateway.process)
@@ -98,10 +100,15 @@ async def main(options: argparse.Namespace) -> None:
     app.router.add_get("/seen", gateway.seen)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    print(runner.addresses[0][1], flush=True)
-    await asyncio.Event().wait()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return runner
+
+
+async def main(parser: argparse.ArgumentParser) -> None:
+    serving = []
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        serving.append(await opened(parser.parse_args(line.split())))
+        print(serving[-1].addresses[0][1], flush=True)
 
 
 if __name__ == "__main__":
@@ -110,4 +117,4 @@ if __name__ == "__main__":
     parser.add_argument("--stall-s", type=float, default=0)
     for behaviour in ("--misbehave", "--refuse", "--redirect"):
         parser.add_argument(behaviour, action="store_true")
-    asyncio.run(main(parser.parse_args()))
+    asyncio.run(main(parser))

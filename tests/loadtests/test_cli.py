@@ -70,7 +70,18 @@ class Up:
 
 @pytest.fixture
 def up(tmp_path) -> Iterator[Up]:
-    running = Up(tmp_path / "up.db")
+    """For one test, which may end it."""
+    yield from running_up(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def lasting_up(tmp_path_factory) -> Iterator[Up]:
+    """For the tests that leave it as it is."""
+    yield from running_up(tmp_path_factory.mktemp("up"))
+
+
+def running_up(directory: Path) -> Iterator[Up]:
+    running = Up(directory / "up.db")
     yield running
     if running.process.poll() is None:
         running.end(signal.SIGTERM)
@@ -242,8 +253,8 @@ def test_a_run_judges_speed_and_money_and_keeps_everything(tiny, tmp_path):
     assert kept <= {path.name for path in out.iterdir()}
 
 
-def test_a_run_against_a_foreign_gateway_checks_what_its_clients_saw(up, tiny, tmp_path):
-    out, target = tmp_path / "out", json.loads(up.line)["gateway"]
+def test_a_run_against_a_foreign_gateway_checks_what_its_clients_saw(lasting_up, tiny, tmp_path):
+    out, target = tmp_path / "out", json.loads(lasting_up.line)["gateway"]
     command = (*PAYDROME, "run", str(tiny), "--target", target, "--out", str(out))
     ended = subprocess.run(command, capture_output=True, text=True, timeout=ENDS_S_MAX, check=False)
     assert ended.returncode in (0, 97), ended.stderr
@@ -286,8 +297,8 @@ def test_up_prints_one_line_for_scripts_and_stops_on_sigterm(up, tmp_path):
             os.kill(pid, 0)
 
 
-def test_a_second_up_on_the_same_database_is_refused_and_leaves_the_first_alone(up, capsys):
-    first = json.loads(up.line)
+def test_a_second_up_on_the_same_database_is_refused_and_leaves_the_first_alone(lasting_up, capsys):
+    first = json.loads(lasting_up.line)
     config = Path(first["db"] + ".up") / "gateway.json"
     before = config.read_bytes()
     assert main(["up", "--port", "0", "--db", first["db"]]) == 1

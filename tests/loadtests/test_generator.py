@@ -29,20 +29,28 @@ CLOCK_NS = 5_000_000  # the two processes read one clock, but not at one moment
 Serve = Callable[..., str]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def serve() -> Iterator[Serve]:
-    children: list[subprocess.Popen[bytes]] = []
+    with subprocess.Popen([sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as servers:
+        assert servers.stdin is not None
+        assert servers.stdout is not None
+        options_to, ports = servers.stdin, servers.stdout
 
-    def start(*options: str) -> str:
-        child = subprocess.Popen([sys.executable, str(SERVER), *options], stdout=subprocess.PIPE)
-        children.append(child)
-        assert child.stdout is not None
-        return f"http://127.0.0.1:{int(child.stdout.readline())}"
+        def start(*options: str) -> str:
+            print(*options, file=options_to, flush=True)
+            return f"http://127.0.0.1:{int(ports.readline())}"
 
-    yield start
-    for child in children:
-        with child:
-            child.kill()
+        yield start
+        servers.kill()
+
+
+@pytest.fixture(scope="module")
+def locust(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    imports = (
+        "from locust.main import main\nfrom loadtests import recorder, scenario, verdict"  # and what the locustfile imports
+    )
+    with forking(imports, tmp_path_factory.mktemp("locust")) as run:
+        yield run
 
 
 @pytest.fixture
@@ -280,27 +288,17 @@ def test_locust_ends_by_itself_when_nobody_reads_its_progress(serve: Serve, tmp_
 
 @pytest.mark.parametrize("answers", [["--redirect"], ["--refuse"], None])
 def test_a_gateway_that_makes_no_payment_fails_without_any_target(
-    serve: Serve, tmp_path: Path, answers: list[str] | None
+    serve: Serve, locust: Run, tmp_path: Path, answers: list[str] | None
 ) -> None:
     (tmp_path / "short.json").write_bytes(scenario.encode(traffic()))
     host = serve(*answers) if answers else "http://127.0.0.1:9"
-    command = [sys.executable, "-m", "locust", "-f", str(generator.LOCUSTFILE), "--headless", "--host", host]
-    command += ["--scenario", str(tmp_path / "short.json"), "--out", str(tmp_path / "new" / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path)
-    assert done.returncode in (verdict.EXIT_TARGETS, verdict.EXIT_INVALID), done.stderr  # 97: this machine was too busy
-    assert "none of 50 requests was answered with a payment" in done.stderr
+    given = ["--host", host, "--scenario", tmp_path / "short.json", "--out", tmp_path / "new" / "out"]
+    code, _, errors = locust("-f", generator.LOCUSTFILE, "--headless", *given)
+    assert code in (verdict.EXIT_TARGETS, verdict.EXIT_INVALID), errors  # 97: this machine was too busy
+    assert "none of 50 requests was answered with a payment" in errors
     assert (tmp_path / "new" / "out" / "generator.json").exists()
     if answers == ["--redirect"]:
         assert len(seen(host)["requests"]) == 50  # nothing was followed
-
-
-@pytest.fixture(scope="module")
-def locust(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    imports = (
-        "from locust.main import main\nfrom loadtests import recorder, scenario, verdict"  # and what the locustfile imports
-    )
-    with forking(imports, tmp_path_factory.mktemp("locust")) as run:
-        yield run
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,7 @@
 import asyncio
 import os
 import signal
-import stat
 import sys
-from datetime import UTC, datetime
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -15,17 +12,8 @@ from msgspec.structs import replace
 from loadtests import collect, evidence
 from loadtests.child import ChildError
 from loadtests.stack import HOST, Files, Stack, StackError, cpu_us, export
-from simulators.config import Bank, Card, Simulators, Upi
-from simulators.durations import Duration
-from simulators.latency import Constant
-
-FAST = Constant(Duration("0ms"))
-APPROVING = Simulators(
-    card=Card(latency=FAST, outcomes={"00": 1.0}),
-    upi=Upi(latency=FAST, outcomes={"00": 1.0}),
-    bank=Bank(latency=FAST, outcomes={"00": 1.0}),
-)
-GONE_S_MAX = 10.0  # for a process to end that has been told to; far more than it takes
+from simulators.config import Card
+from tests.loadtests.approving import APPROVING, FAST, configurations, gone, pay
 
 
 @pytest.fixture
@@ -37,40 +25,6 @@ def stack(tmp_path):
 async def client(stack):
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {stack.key}"}) as session:
         yield session
-
-
-async def pay(client, stack, order: str) -> dict[str, object]:
-    body = {
-        "merchantID": stack.merchant_id,
-        "amount": 1000,
-        "currency": "INR",
-        "paymentMethod": "card",
-        "cardDetails": {
-            "number": "4111111111111111",
-            "expiryMonth": "12",
-            "expiryYear": str(datetime.now(UTC).year + 3),
-            "cvv": "123",
-        },
-        "customerInfo": {"email": "asha@example.com", "phone": "+919812345678"},
-        "orderID": order,
-    }
-    async with client.post(f"{stack.gateway_url}/api/payments/process", json=body) as answer:
-        assert answer.status == 201, await answer.text()
-        return (await answer.json())["data"]
-
-
-async def gone(pid: int) -> None:
-    """Returns when there is no such process any more; a zombie has ended too."""
-    async with asyncio.timeout(GONE_S_MAX):
-        while _state(pid) not in ("", "Z"):  # noqa: ASYNC110 - the end of a process that is not our child is no event
-            await asyncio.sleep(0.01)
-
-
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
 
 
 async def test_a_payment_goes_through_the_whole_stack_and_a_provider_with_a_port_of_its_own_may_refuse_it(tmp_path, client):
@@ -92,14 +46,18 @@ async def test_a_payment_goes_through_the_whole_stack_and_a_provider_with_a_port
     ]
 
 
-async def test_stopping_ends_both_children_and_frees_the_port(stack):
+async def test_stopping_ends_both_children_and_frees_the_port_and_the_folder(stack):
     async with stack:
-        pids, port = stack.pids, int(stack.gateway_url.rpartition(":")[2])
+        pids, port, before = stack.pids, int(stack.gateway_url.rpartition(":")[2]), configurations(stack)
     for pid in pids.values():
         await gone(pid)
     server = await asyncio.start_server(lambda *_: None, HOST, port)
     server.close()
     await server.wait_closed()
+    with pytest.raises(collect.TargetError, match="cannot be reached"):
+        await collect.probe(stack.gateway_url, stack.key)
+    async with Stack(stack.files, APPROVING, seed=1):
+        assert configurations(stack) != before
 
 
 async def test_an_error_inside_ends_both_children(stack):
@@ -114,37 +72,10 @@ async def fail_inside(stack):
         raise ZeroDivisionError
 
 
-async def test_files_with_secrets_are_for_the_user_only(stack):
-    async with stack:
-        pass
-    private = [stack.files.directory / "gateway.json", stack.files.directory / "simulators.json", stack.files.vault_key]
-    assert [stat.S_IMODE(path.stat().st_mode) for path in private] == [0o600] * 3
-    assert stat.S_IMODE(stack.files.directory.stat().st_mode) == 0o700
-    assert stack.secrets.upi not in repr(stack.secrets)
-
-
 async def test_two_stacks_have_different_secrets(tmp_path):
     one, other = (Stack(Files.under(tmp_path / name), APPROVING, seed=1).secrets for name in ("one", "other"))
     secrets = [one.upi, one.bank, one.merchant, other.upi, other.bank, other.merchant]
     assert len(set(secrets)) == len(secrets)
-
-
-async def test_a_killed_gateway_starts_again_where_it_was_and_remembers(stack, client):
-    async with stack:
-        paid, url = await pay(client, stack, "order_1"), stack.gateway_url
-        await stack.kill_gateway()
-        await stack.restart_gateway()
-        assert stack.gateway_url == url
-        async with client.get(f"{url}/api/payments/{paid['paymentID']}/status") as answer:
-            assert (await answer.json())["data"]["status"] == "completed"
-
-
-async def test_a_request_made_while_the_gateway_is_down_is_answered_by_its_successor(stack, client):
-    async with stack:
-        await stack.kill_gateway()
-        waiting = asyncio.create_task(pay(client, stack, "order_1"))
-        await stack.restart_gateway()
-        assert (await waiting)["status"] == "completed"
 
 
 async def test_a_child_that_dies_is_named(stack):
@@ -185,30 +116,6 @@ async def test_a_port_that_is_taken_is_refused_with_advice(tmp_path):
     await server.wait_closed()
 
 
-async def test_a_database_in_use_is_refused_and_nothing_is_left_running(stack, tmp_path):
-    async with stack:
-        second = Stack(Files.under(tmp_path / "second", db=stack.files.db), APPROVING, seed=1)
-        with pytest.raises(ChildError, match="the gateway ended with exit code 1 before it was ready"):
-            async with second:
-                pass
-        await gone(second.pids["simulators"])
-
-
-async def test_a_folder_in_use_is_refused_before_anything_in_it_changes(stack, client):
-    def configurations() -> list[bytes]:
-        return [(stack.files.directory / name).read_bytes() for name in ("gateway.json", "simulators.json")]
-
-    async with stack:
-        before = configurations()
-        with pytest.raises(StackError, match=r"/run is in use by another paydrome; stop that one, or choose another --db"):
-            async with Stack(stack.files, APPROVING, seed=1):
-                pass
-        assert configurations() == before
-        assert (await pay(client, stack, "order_1"))["status"] == "completed"
-    async with Stack(stack.files, APPROVING, seed=1):  # free again
-        assert configurations() != before
-
-
 async def test_an_export_of_nothing_says_why(tmp_path):
     with pytest.raises(ChildError, match=r"export of .*no\.db ended with exit code 1"):
         await export(tmp_path / "no.db", tmp_path / "rows.ndjson")
@@ -224,21 +131,6 @@ async def test_a_running_stack_comes_to_rest_and_its_export_tells_everything(sta
     assert payments == [(paid["paymentID"], "completed", 1000)]
     assert [attempt.state for attempt in records.attempts] == ["succeeded"]
     assert [delivery.state for delivery in records.deliveries] == ["delivered"]
-
-
-async def test_a_foreign_gateway_is_probed_before_it_is_loaded_and_asked_for_the_final_states(stack, client):
-    async with stack:
-        await collect.probe(stack.gateway_url, stack.key)
-        with pytest.raises(collect.TargetError, match="refuses the API key with 401"):
-            await collect.probe(stack.gateway_url, "sk_test_wrong_key")
-        with pytest.raises(collect.TargetError, match="is this the base URL"):
-            await collect.probe(stack.simulators_url, stack.key)
-        payment_id = str((await pay(client, stack, "order_1"))["paymentID"])
-        answers = await collect.ask_statuses(stack.gateway_url, stack.key, [payment_id, "pay_0"])
-    assert answers[payment_id] == evidence.StatusAnswer(200, "completed", 1000, "INR")
-    assert answers["pay_0"].httpStatus == 404
-    with pytest.raises(collect.TargetError, match="cannot be reached"):
-        await collect.probe(stack.gateway_url, stack.key)
 
 
 @pytest.mark.parametrize(
