@@ -49,7 +49,7 @@ class AuthenticationRequest(Create, frozen=True, forbid_unknown_fields=True, kw_
         Annotated[str, Meta(pattern=r"^[0-9]{5}\Z", description=f"00001 to {DECOUPLED_MIN_MAX} (minutes), in five digits")]
         | None
     ) = None
-    challenge: Literal["person", "simulated"] = "person"
+    challenge: Literal["person", "simulated"] | None = None  # None: as the acquirer's settings have it
 
     def instrument(self) -> tuple[str | None, str | None]:
         return self.card.number, None
@@ -214,7 +214,7 @@ class Authentications:
         acts, end, limit_ms = call.conduct.customer_acts, partial(self.passed, standing), threeds.CHALLENGE_MS
         if status == "C":
             standing.return_url, standing.last_four = request.returnURL, request.card.number[-4:]
-            acts = acts and request.challenge == "simulated"
+            acts = acts and (request.challenge or call.conduct.challenge) == "simulated"
         else:
             limit_ms = int(request.threeDSRequestorDecMaxTime or 0) * 60_000
             end = partial(self.happen, standing, "refuse" if request.card.number == DECOUPLED_REFUSED else "pass")

@@ -11,7 +11,7 @@ import binascii
 import math
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -114,6 +114,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     dispute_delay: Duration = Duration("2s")  # from the capture to the dispute, and from the evidence to the issuer's decision
     authentication: dict[str, Probability] = msgspec.field(default_factory=lambda: {"Y": 1.0})  # 3-D Secure: by transStatus
     customer: Customer = Customer()  # of challenges that are to be simulated, and of decoupled authentications
+    challenge: Literal["person", "simulated"] = "person"  # who meets those that do not say so themselves
 
     def __post_init__(self) -> None:
         _check(self, CARD)

@@ -56,6 +56,7 @@ class Conducts:
             Mix(settings.outcomes if changes.outcomes is None else changes.outcomes),
             customer_delay=latency_table(settings.customer.delay),
             customer_acts=settings.customer.acts,
+            challenge=settings.challenge if isinstance(settings, Card) else "person",
             authentication=Mix(_authentication(settings, changes)) if isinstance(settings, Card) else None,
             payouts=Mix(_payouts(settings, changes)) if isinstance(settings, Bank) else None,
             latencies=self._latencies(changes),

@@ -4,7 +4,7 @@ Each dialect is one module with a `DIALECT`, all pure; `app.py` registers them.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Generic, NamedTuple, TypeVar
+from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -64,6 +64,7 @@ class Conduct(NamedTuple):
     mix: Mix
     customer_delay: LatencyTable | None = None
     customer_acts: bool = False
+    challenge: Literal["person", "simulated"] = "person"  # who meets a 3-D Secure challenge that does not say so itself
     authentication: Mix | None = None  # 3-D Secure, of the card acquirer
     payouts: Mix | None = None  # of the bank
     latencies: Mapping[str, LatencyTable] = {}  # each operation that is called has one

@@ -19,6 +19,8 @@ CHALLENGED, CHALLENGED_THEN_DECLINED = "4000000000003220", "4000008400001629"
 FRICTIONLESS, FAILED, UNAVAILABLE, REJECTED = (f"40000000000010{last}" for last in ("00", "18", "34", "42"))
 RIGHT, WRONG, CANCEL = {"action": "submit", "otp": "111000"}, {"action": "submit", "otp": "1"}, {"action": "cancel"}
 CHALLENGE_MS = 600_000  # docs/3ds.md
+CUSTOMER_MS = 5_000
+ACTING = {"acts": True, "delay": {"kind": "constant", "value": f"{CUSTOMER_MS}ms"}}
 BACK = "https://shop.example/back?cart=7#top"
 
 
@@ -158,6 +160,14 @@ async def test_our_own_patience_ends_a_challenge_too_and_late_success_is_not_cha
             url = (await answer.json())["acsURL"]
         assert (await come_back(hasty, *await fill_in(hasty, url, RIGHT)))[1].endswith("status=expired#top")
         assert (await second_charge(hasty, payment_id))["code"] == "not_found"
+
+
+async def test_the_simulated_customer_passes_a_challenge_that_no_browser_is_there_for(tmp_path: Path):
+    async with open_world(challenge="simulated", customer=ACTING) as world, world.shop(tmp_path) as shop:
+        payment_id, _ = await challenged(shop)
+        world.clock.advance(CUSTOMER_MS)
+        await world.merchant.heard(payment_id, "payment.completed")
+        assert (await second_charge(shop, payment_id))["status"] == "approved"
 
 
 async def test_who_is_known_by_their_data_is_not_bothered(tmp_path: Path):
